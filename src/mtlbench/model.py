@@ -1,0 +1,61 @@
+"""A multi-task network: image -> shared representation -> {task: prediction}."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module, ABC):
+    """Image [B, C, H, W] to feature tensors, coarse last.
+
+    channels: of each tensor. reductions: the input's sides over each tensor's; 0 for a vector [B, C].
+    """
+
+    channels: tuple[int, ...]
+    reductions: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
+
+
+class Head(nn.Module, ABC):
+    """The part of one task. Constructed with `channels`, `reductions` (the backbone's) and `out_channels`."""
+
+    @abstractmethod
+    def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Prediction [B, out_channels, *size] of a map, [B, out_channels] of a vector."""
+
+
+class MultiTaskModel(nn.Module, ABC):
+    """What every architecture gives to the step.
+
+    shared_representation: whether the tensors of `encode` are all that the heads read; without it
+        `method.level=feature` is refused.
+    """
+
+    shared_representation: ClassVar[bool] = True
+    tasks: tuple[str, ...]
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The shared representation z: one or several tensors."""
+
+    @abstractmethod
+    def decode(self, task: str, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """The prediction of one task from z, at `size` (H, W) of the input."""
+
+    @abstractmethod
+    def task_parameters(self, task: str) -> list[nn.Parameter]:
+        """The parameters that this task alone reaches; all others are shared."""
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters that training changes and that belong to no single task."""
+        own = {id(p) for task in self.tasks for p in self.task_parameters(task)}
+        return [p for p in self.parameters() if id(p) not in own and p.requires_grad]
+
+    def forward(self, image: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
+        features = self.encode(image)
+        names: Sequence[str] = self.tasks if tasks is None else tuple(tasks)
+        return {task: self.decode(task, features, tuple(image.shape[-2:])) for task in names}

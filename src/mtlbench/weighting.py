@@ -1,0 +1,92 @@
+"""The one protocol of all weighting methods.
+
+A method turns T losses, and if it asks for them the T x T inner products of the task gradients (the
+Gramian), into T weights. Everything a method sees or returns is float64 on the CPU: T numbers cost nothing
+there, and solvers are exact. `step.py` is the only place that differentiates.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+Level = Literal["loss", "feature", "parameter"]
+"""What `weights()` looks at: nothing (loss), the gradients at the shared representation z (feature), or the
+gradients of the shared parameters (parameter)."""
+
+
+class Weighting(nn.Module):
+    """Plain summation; a method overrides what its paper changes.
+
+    All shapes are of the tasks present in the global batch, named by `tasks` in every call; state is kept
+    for all tasks of the run (`self.tasks`) and looked up by `self.positions(tasks)`.
+
+    levels: the levels that make sense for the method, its default first.
+    touches: what `weights()` scales: "shared" leaves the task-specific heads to their own loss (MGDA
+        Algorithm 2, IMTL Algorithm 1), "everything" scales the heads too (GradNorm). `transform` always
+        scales everything.
+    """
+
+    levels: ClassVar[tuple[Level, ...]] = ("loss",)
+    touches: ClassVar[Literal["shared", "everything"]] = "shared"
+
+    def __init__(self, tasks: Sequence[str], level: Level | None = None):
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.level: Level = self.levels[0] if level is None else level
+        if self.level not in self.levels:
+            raise ValueError(
+                f"method.level={level}: {type(self).__name__} works at {', '.join(self.levels)}."
+            )
+
+    def positions(self, tasks: Sequence[str]) -> list[int]:
+        """Where `tasks` stand among all tasks of the run."""
+        return [self.tasks.index(task) for task in tasks]
+
+    def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        """The loss balance: losses L [T] to M [T], differentiable in L and in the method's parameters.
+
+        Training descends sum_t M_t. The method's own parameters get the gradient of that sum.
+        """
+        return losses
+
+    def weights(
+        self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None
+    ) -> Tensor:
+        """The gradient balance: weights [T] of the transformed gradients, from M [T] and their Gramian [T, T].
+
+        Not called at level "loss".
+        """
+        return torch.ones_like(losses)
+
+    def combine(
+        self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], rng: torch.Generator | None
+    ) -> Tensor:
+        """One gradient [D] from the transformed gradients [T, D]; overridden only by what is no weighted sum."""
+        return weights.to(jacobian) @ jacobian
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The learned weights, as groups of the run's optimizer: no weight decay, `lr` only where it differs."""
+        parameters = list(self.parameters())
+        return [{"params": parameters, "weight_decay": 0.0}] if parameters else []
+
+    def after_step(self, losses: Tensor, tasks: Sequence[str]) -> None:
+        """The same batch's losses [T] after the update; costs a forward pass, so only if overridden."""
+
+    def after_epoch(self, losses: dict[str, float], indicators: dict[str, float]) -> None:
+        """Once an epoch: the means of the raw losses weighted by valid terms, and each task's primary metric."""
+
+
+def overrides(method: Weighting, name: str) -> bool:
+    """Whether the method's class changes `name` of the protocol."""
+    return getattr(type(method), name) is not getattr(Weighting, name)
+
+
+def check_level(method: Weighting, model: nn.Module) -> None:
+    """Raises ValueError if the method looks at a representation that the model does not have."""
+    if method.level == "feature" and not model.shared_representation:
+        raise ValueError(
+            f"method.level=feature: {type(model).__name__} has no single shared representation that all "
+            f"heads read. Type method.level=parameter."
+        )
