@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 _HERE = Path(__file__).resolve().parent
@@ -51,14 +51,40 @@ def load(overrides: Sequence[str] = (), name: str = "train", search: Sequence[Pa
 
     Raises ValueError with what exists for a wrong group, option or key.
     """
+    return load_run(overrides, name, search)[0]
+
+
+def load_run(
+    overrides: Sequence[str] = (), name: str = "train", search: Sequence[Path] = ()
+) -> tuple[DictConfig, dict[str, str]]:
+    """`load`, and the option chosen in each group: {"method": "imtl", "dataset": "multidigits", ...}."""
     GlobalHydra.instance().clear()
     path = [f"hydra.searchpath=[{','.join(f'file://{Path(p).resolve()}' for p in search)}]"] if search else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             refuse_additions(overrides)
-            return compose(name, overrides=[*overrides, *path])
+            config = compose(name, overrides=[*overrides, *path], return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, overrides, name)) from error
+    choices = chosen(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
+
+
+def chosen(choices: DictConfig) -> dict[str, str]:
+    """Hydra's record of the option chosen in each group, without Hydra's own groups."""
+    return {str(k): str(v) for k, v in choices.items() if v is not None and not str(k).startswith("hydra/")}
+
+
+def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
+    """The object of a node's `_target_`, from its keys and what is only known at run time."""
+    return partial(node)(*args, **runtime)
+
+
+def partial(node: DictConfig) -> Callable[..., Any]:
+    """The class or function of a node's `_target_`, with the node's keys bound."""
+    return instantiate(node, _partial_=True, _convert_="all")
 
 
 def refuse_additions(overrides: Sequence[str]) -> None:
@@ -116,4 +142,4 @@ def build_method(node: DictConfig, tasks: Sequence[str]) -> Any:
         if isinstance(value, DictConfig) and "_target_" in value
     }
     rest = OmegaConf.create({k: v for k, v in node.items() if k not in inner})
-    return instantiate(rest, tasks=list(tasks), **inner)
+    return build(rest, tasks=list(tasks), **inner)

@@ -45,6 +45,8 @@ class EvaluationOrder(Sampler[list[Key]]):
     """Every image once over all ranks, in order: rank r takes r, r + N, ...; nothing is padded."""
 
     def __init__(self, length: int, batch_size: int, ranks: Ranks):
+        if length < ranks.size:
+            raise ValueError(f"{length} images cannot be evaluated by {ranks.size} processes: use fewer.")
         mine = range(ranks.rank, length, ranks.size)
         self.batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
 

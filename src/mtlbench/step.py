@@ -128,6 +128,32 @@ def step(
     return StepResult(present, losses, weights, gramian, terms, norm, _problem(present, losses, gramian, norm))
 
 
+@torch.no_grad()
+def losses_after(
+    model: nn.Module,
+    tasks: Mapping[str, Task],
+    image: Tensor,
+    targets: Mapping[str, Tensor],
+    present: Sequence[str],
+    *,
+    ranks: Ranks | None = None,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """The global losses [T] of the present tasks at the model as it is now, in float64 on the CPU.
+
+    One more forward pass in the mode the model is in; buffers (batch statistics) stay what they were.
+    """
+    ranks = ranks or Ranks()
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    counts = _global_counts(tasks, targets, ranks)
+    with torch.autocast(image.device.type, autocast) if autocast else nullcontext():
+        predictions = model(image, present)
+    local = [tasks[name].loss(_at_least_float32(predictions[name]), targets[name], counts[name]) for name in present]
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    return _to_host(ranks.sum(torch.stack([loss.double() for loss in local])))
+
+
 def _global_counts(tasks: Mapping[str, Task], targets: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     counts = [task.loss.counts(targets[name]) for name, task in tasks.items()]
     total = ranks.sum(torch.cat(counts))
@@ -209,9 +235,7 @@ def _from_losses(
     """The Jacobian [T, P] where no representation is shared: one pass of the whole network for each task."""
     jacobian = _empty_jacobian(len(local), shared)
     for t, (name, loss) in enumerate(zip(present, local, strict=True)):
-        gradients = torch.autograd.grad(
-            loss, [*shared, *own[name]], retain_graph=t + 1 < len(local), allow_unused=True
-        )
+        gradients = torch.autograd.grad(loss, [*shared, *own[name]], retain_graph=t + 1 < len(local), allow_unused=True)
         _gather(gradients[: len(shared)], shared, jacobian[t])
         with ranks.summing(own[name]):
             for parameter, gradient in zip(own[name], gradients[len(shared) :], strict=True):

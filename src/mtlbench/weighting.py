@@ -36,9 +36,7 @@ class Weighting(nn.Module):
         self.tasks = tuple(tasks)
         self.level: Level = self.levels[0] if level is None else level
         if self.level not in self.levels:
-            raise ValueError(
-                f"method.level={level}: {type(self).__name__} works at {', '.join(self.levels)}."
-            )
+            raise ValueError(f"method.level={level}: {type(self).__name__} works at {', '.join(self.levels)}.")
 
     def positions(self, tasks: Sequence[str]) -> list[int]:
         """Where `tasks` stand among all tasks of the run."""
@@ -51,18 +49,14 @@ class Weighting(nn.Module):
         """
         return losses
 
-    def weights(
-        self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None
-    ) -> Tensor:
+    def weights(self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         """The gradient balance: weights [T] of the transformed gradients, from M [T] and their Gramian [T, T].
 
         Not called at level "loss".
         """
         return torch.ones_like(losses)
 
-    def combine(
-        self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], rng: torch.Generator | None
-    ) -> Tensor:
+    def combine(self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         """One gradient [D] from the transformed gradients [T, D]; overridden only by what is no weighted sum."""
         return weights.to(jacobian) @ jacobian
 
@@ -75,7 +69,8 @@ class Weighting(nn.Module):
         """The same batch's losses [T] after the update; costs a forward pass, so only if overridden."""
 
     def after_epoch(self, losses: dict[str, float], indicators: dict[str, float]) -> None:
-        """Once an epoch: the means of the raw losses weighted by valid terms, and each task's primary metric."""
+        """Once an epoch: the training means of the raw losses, weighted by valid terms, and each task's primary
+        metric on the validation part (no entry where there is no such part)."""
 
 
 def overrides(method: Weighting, name: str) -> bool:

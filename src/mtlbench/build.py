@@ -1,0 +1,142 @@
+"""From a configuration to a run that can be trained: the objects, the machine, the checkpoint to go on from."""
+
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from mtlbench import config as configuration
+from mtlbench.dataset import MultiTaskDataset
+from mtlbench.fit import PRECISIONS, Fit, Settings
+from mtlbench.parallel import Ranks, synchronise_batch_norm
+from mtlbench.record import Run
+from mtlbench.weighting import Weighting, check_level
+
+
+def prepare(machine: DictConfig) -> None:
+    """Threads and determinism of this process."""
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    if machine.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
+    torch.use_deterministic_algorithms(machine.deterministic, warn_only=True)
+
+
+@contextmanager
+def watching_determinism(on: bool) -> Iterator[list[str]]:
+    """Collects the operations that torch warns have no deterministic form; other warnings pass."""
+    found: list[str] = []
+    show = warnings.showwarning
+
+    def note(message: Warning | str, *rest: Any, **more: Any) -> None:
+        text = str(message)
+        if "deterministic" in text and "does not have a deterministic implementation" in text:
+            operation = text.split(" does not have")[0].strip()
+            if operation not in found:
+                found.append(operation)
+        else:
+            show(message, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=".*deterministic implementation.*")
+        warnings.showwarning = note
+        try:
+            yield found
+        finally:
+            warnings.showwarning = show
+
+
+def settings(config: DictConfig, ranks: Ranks) -> Settings:
+    """The run's numbers, checked. Raises ValueError, also where the ranks do not divide the batch."""
+    part = ranks.slice(config.batch_size)
+    return Settings(
+        seed=config.seed,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        evaluate_every=config.evaluate_every,
+        precision=config.precision,
+        clip_norm=config.clip_norm,
+        workers=config.machine.workers,
+        evaluation_batch=config.machine.evaluation_batch or part.stop - part.start,
+        checkpoint_minutes=config.machine.checkpoint_minutes,
+    )
+
+
+def model(config: DictConfig, dataset: MultiTaskDataset, ranks: Ranks) -> nn.Module:
+    """The network with its initial weights, which depend on the seed and the network alone."""
+    torch.manual_seed(config.seed)
+    network = configuration.build(
+        config.architecture,
+        backbone=configuration.build(config.backbone),
+        head=configuration.partial(config.head),
+        tasks=dataset.tasks,
+    )
+    if config.sync_batch_norm and ranks.size > 1:
+        network = synchronise_batch_norm(network, ranks)
+    network = network.to(ranks.device, PRECISIONS[config.precision])
+    if config.machine.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    if config.machine.compile:
+        network.backbone.compile()
+    return network
+
+
+def method(config: DictConfig, dataset: MultiTaskDataset, network: nn.Module) -> Weighting:
+    """The weighting method, checked against what the network can give it."""
+    built = configuration.build_method(config.method, tasks=list(dataset.tasks)).double()
+    check_level(built, network)
+    return built
+
+
+def fit(config: DictConfig, dataset: MultiTaskDataset, numbers: Settings, ranks: Ranks, run: Run | None) -> Fit:
+    """Everything of a run, at its beginning."""
+    network = model(config, dataset, ranks)
+    weighting = method(config, dataset, network)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [{"params": trained}, *weighting.parameter_groups()]
+    optimizer = configuration.build(config.optimizer, groups)
+    schedule = configuration.build(config.schedule)
+    return Fit(run, network, dataset, weighting, optimizer, schedule, numbers, ranks)
+
+
+def surroundings(ranks: Ranks) -> dict[str, Any]:
+    """What the same bits need besides the configuration, as a checkpoint and the record keep it."""
+    cuda = ranks.device.type == "cuda"
+    return {
+        "world_size": ranks.size,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(ranks.device) if cuda else f"cpu {platform.machine()}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def resume(started: Fit, run: Run | None, ranks: Ranks, allow_change: bool) -> None:
+    """Puts the run where its checkpoint left it, and notes what has changed around it since.
+
+    Raises ValueError if something that the bits depend on has changed and `machine.allow_change` is not set.
+    """
+    state = ranks.broadcast_state(run.load() if run is not None else None)
+    now = surroundings(ranks)
+    changed = None
+    if state is not None:
+        then = state["surroundings"]
+        different = {key: [then.get(key), value] for key, value in now.items() if then.get(key) != value}
+        if different and not allow_change:
+            listed = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in different.items())
+            raise ValueError(
+                f"run {run.id if run else ''}: its checkpoint was made elsewhere ({listed}), so going on would not "
+                f"give the same bits. Type machine.allow_change=true to go on all the same; the record will say so."
+            )
+        changed = {**(state["changed"] or {}), **different} or None
+        started.load_state_dict(state)
+    started.around = {"surroundings": now, "changed": changed}
+    if run is not None:
+        run.keep_lines(started.epoch)
