@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from mtlbench import config as configuration
+from mtlbench.batch_norm import synchronise_batch_norm
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import PRECISIONS, Fit, Settings
-from mtlbench.parallel import Ranks, synchronise_batch_norm
+from mtlbench.parallel import Ranks
 from mtlbench.record import Run
 from mtlbench.weighting import Weighting, check_level
 

@@ -1,6 +1,5 @@
 """What a finished run's record.json says."""
 
-import inspect
 import resource
 import statistics
 from typing import Any
@@ -14,6 +13,7 @@ from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import Fit
 from mtlbench.parallel import Ranks
 from mtlbench.record import Run
+from mtlbench.weighting import Weighting
 
 
 def entry(
@@ -52,7 +52,7 @@ def entry(
         "fingerprint": dataset.fingerprint(),
         "git": record.git_state(),
         "source_hash": record.source_hash(),
-        "method_hash": record.file_hash(inspect.getfile(type(fit.method))),
+        "method_hash": record.hash_of(*(m for m in fit.method.modules() if isinstance(m, Weighting))),
         "versions": record.versions(),
         "device": around["device"],
         "world_size": around["world_size"],

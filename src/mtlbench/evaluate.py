@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from mtlbench import config as configuration
 from mtlbench.commands import overrides_of, run_command
 from mtlbench.console import values_of
+from mtlbench.record import read_checkpoint
 
 
 def evaluate(run: str, checkpoint: str, split: str, runs: Path, data: Path | None) -> dict[str, float]:
@@ -16,39 +17,26 @@ def evaluate(run: str, checkpoint: str, split: str, runs: Path, data: Path | Non
 
     Raises ValueError where there is no such run, checkpoint or split.
     """
-    import torch
-
     from mtlbench import build
     from mtlbench import fit as fitting
-    from mtlbench.parallel import Ranks
-    from mtlbench.record import load_state
+    from mtlbench.parallel import start
 
     folder = Path(runs) / run
     if not (folder / "config.yaml").is_file():
         known = sorted(path.parent.name for path in Path(runs).glob("*/config.yaml"))
         raise ValueError(f"run={run}: no such run under {runs}. There are: {', '.join(known[:20]) or 'none'}.")
-    files = {"last": "checkpoint.pt", "best": "best.pt"}
-    if checkpoint not in files:
-        raise ValueError(f"checkpoint={checkpoint}: expected last or best.")
-    if not (folder / files[checkpoint]).is_file():
-        kept = [name for name, file in files.items() if (folder / file).is_file()]
-        raise ValueError(
-            f"checkpoint={checkpoint}: {folder} has no {files[checkpoint]}; it kept: {', '.join(kept) or 'none'}. "
-            f"`keep=all` in a run's configuration keeps both."
-        )
+    state = read_checkpoint(folder, checkpoint)
     config = OmegaConf.load(folder / "config.yaml")
     where = Path(config.machine.data) if data is None else Path(data)
     dataset = configuration.build(config.dataset, folder=where, seed=config.seed)
     part = dataset.split(split) if split in ("val", "test") else None
     if part is None:
         raise ValueError(f"split={split}: expected val or test, and this run's protocol must have it.")
-    ranks = Ranks(
-        device=torch.device("cuda" if torch.cuda.is_available() and config.machine.device != "cpu" else "cpu")
-    )
+    ranks = start(config.machine.device)
     build.prepare(config.machine)
     settings = build.settings(config, ranks)
     model = build.model(config, dataset, ranks)
-    model.load_state_dict(load_state(folder / files[checkpoint])["model"])
+    model.load_state_dict(state["model"])
     return fitting.evaluate(model, dataset, part, settings, ranks)
 
 

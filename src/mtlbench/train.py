@@ -54,9 +54,10 @@ def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
             fit.train()
         if run is not None:
             ended = entry(config, choices, dataset, fit, ranks, run, nondeterministic)
-            run.tidy(config.keep)
             run.finish(ended)
+            run.tidy(config.keep)
             console.finish(ended)
+            run.release()
     except Stopped:
         if run is not None:
             run.release()
