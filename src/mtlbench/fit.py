@@ -16,6 +16,7 @@ from mtlbench.record import Run
 from mtlbench.schedule import Schedule
 from mtlbench.seeds import seed_of
 from mtlbench.signals import Stop
+from mtlbench.stats import mean_relative_improvement
 from mtlbench.step import StepResult, losses_after, step
 from mtlbench.weighting import Weighting, overrides
 
@@ -197,12 +198,8 @@ class Fit:
             return
         first = self.best["first"] = self.best["first"] or values
         better = {f"{t.name}/{m.name}": m.higher_is_better for t in self.dataset.tasks.values() for m in t.metrics}
-        gains = [
-            (value - first[name]) / (abs(first[name]) or 1.0) * (1 if better[name] else -1)
-            for name, value in values.items()
-            if value == value and first[name] == first[name]  # a metric that is undefined (NaN) has no gain
-        ]
-        score = sum(gains) / len(gains) if gains else 0.0
+        now, then = list(values.values()), [first[name] for name in values]
+        score = float(mean_relative_improvement(now, then, [better[name] for name in values]))
         if self.best["score"] is None or score > self.best["score"]:
             self.best.update(epoch=self.epoch, score=score)
             if self.run is not None:
