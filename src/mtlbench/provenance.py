@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import inspect
 import platform
 import subprocess
 import sys
@@ -37,12 +36,10 @@ def source_hash() -> str:
     return _hash(sorted(_PACKAGE.rglob("*.py")), _PACKAGE)
 
 
-def hash_of(*things: Any) -> str:
-    """The hash of the source files in which the classes of these objects are written (a method, a hybrid's parts)."""
-    files = {Path(inspect.getfile(type(thing))).resolve() for thing in things}
-    return hashlib.sha256(b"".join(sorted(hashlib.sha256(path.read_bytes()).digest() for path in files))).hexdigest()[
-        :16
-    ]
+def file_hash(*paths: str | Path) -> str:
+    """The hash of some source files: a method's, or those of a hybrid's parts. Their order does not matter."""
+    digests = {hashlib.sha256(Path(path).read_bytes()).digest() for path in paths}
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16]
 
 
 @functools.cache

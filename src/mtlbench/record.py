@@ -24,16 +24,16 @@ from typing import Any
 import yaml
 
 from mtlbench.claim import Busy, Claim, Lost, holder
-from mtlbench.provenance import git_state, hash_of, source_hash, versions
+from mtlbench.provenance import file_hash, git_state, source_hash, versions
 
 __all__ = [
     "Busy",
     "Done",
     "Lost",
     "Run",
+    "file_hash",
     "git_state",
-    "hash_of",
-    "read_checkpoint",
+    "load_state",
     "read_lines",
     "read_record",
     "source_hash",
@@ -105,24 +105,18 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def read_checkpoint(folder: Path, which: str = "last") -> dict[str, Any]:
-    """The saved state of a run, `last` or `best`, on the CPU. Raises ValueError where there is none."""
-    names = {"last": ("checkpoint.pt", "checkpoint.previous.pt"), "best": ("best.pt",)}
-    if which not in names:
-        raise ValueError(f"checkpoint={which}: expected last or best.")
-    broken = []
-    for path in (folder / name for name in names[which]):
-        if path.exists():
-            try:
-                return _load(path)
-            except _Broken as error:
-                broken.append(str(error))
-                warnings.warn(f"{error} The one before is read, if there is one.", stacklevel=2)
-    there = sorted(path.name for path in folder.glob("*.pt")) or ["none"]
-    raise ValueError(
-        f"{folder}: no readable {which} checkpoint (there: {', '.join(there)}"
-        f"{'; ' + ' '.join(broken) if broken else ''}). What a run leaves is chosen by keep=last, best or all."
-    )
+def load_state(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint file, on the CPU. Raises ValueError for a file that is cut off or damaged."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as file:  # torch itself reads over flipped bits
+            wrong = file.testzip()
+        if wrong is not None:
+            raise zipfile.BadZipFile(f"checksum of {wrong}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise ValueError(f"{path} is broken ({str(error).splitlines()[0]}).") from error
 
 
 class Run:
@@ -242,8 +236,8 @@ class Run:
             path = self.folder / name
             if path.exists():
                 try:
-                    return _load(path)
-                except _Broken as error:
+                    return load_state(path)
+                except ValueError as error:
                     warnings.warn(f"{error} {then}", stacklevel=2)
                     os.replace(path, self.folder / "checkpoint.broken.pt")  # never rotated over a good one
         return None
@@ -285,8 +279,9 @@ class Run:
     # how it ends
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Writes record.json: the run is done."""
+        """Writes record.json, the run is done, and gives it back."""
         self._write("record.json", json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
+        self.release()
 
     def fail(self, text: str) -> None:
         """Writes error.txt and gives the run back; warns where even that cannot be written."""
@@ -369,23 +364,6 @@ def _differences(there: Mapping, here: Mapping, identity: Mapping, where: str = 
             yield from _differences(a, b, identity.get(key, b), f"{name}.")
         elif json.dumps(a) != json.dumps(b):
             yield f"{name} is {a} there, {b} here"
-
-
-class _Broken(Exception):
-    """A checkpoint that cannot be read."""
-
-
-def _load(path: Path) -> dict[str, Any]:
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as file:  # torch itself reads over flipped bits
-            wrong = file.testzip()
-        if wrong is not None:
-            raise _Broken(f"{path} is broken (checksum of {wrong}).")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise _Broken(f"{path} is broken ({str(error).splitlines()[0]}).") from error
 
 
 class _Keeping:
