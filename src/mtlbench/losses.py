@@ -1,5 +1,7 @@
 """Losses: formula, mask and source in each docstring. All follow `task.Loss`: sums over global counts."""
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,8 +33,8 @@ class CrossEntropy(Loss):
         return total / counts[0].clamp(min=1).to(total.dtype)
 
 
-class L1(Loss):
-    """(1/N) sum over valid terms of |prediction - target|; N counts valid components (NaN = no label).
+class Regression(Loss):
+    """(1/N) sum over valid terms of a function of prediction - target; NaN = no label.
 
     prediction and target [B, C, H, W]. `reduction="components"` divides by valid components (the code of
     MGDA for offsets; our default), `"pixels"` by valid pixels, which for C channels is C times as much
@@ -41,15 +43,47 @@ class L1(Loss):
 
     def __init__(self, reduction: str = "components"):
         if reduction not in ("components", "pixels"):
-            raise ValueError(f"L1 reduction must be components or pixels, not {reduction!r}.")
+            raise ValueError(f"The reduction of a regression loss is components or pixels, not {reduction!r}.")
         self.reduction = reduction
+
+    @abstractmethod
+    def of(self, difference: Tensor) -> Tensor:
+        """The term of each component."""
 
     def counts(self, target: Tensor) -> Tensor:
         valid = _count(~target.isnan())
         return valid / target.shape[1] if self.reduction == "pixels" else valid
 
     def __call__(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-        valid = ~target.isnan()
-        # where(), not multiplication by the mask: what lies under an invalid target must not reach the sum
-        difference = torch.where(valid, prediction - target.nan_to_num(0.0), torch.zeros_like(prediction))
-        return difference.abs().sum() / counts[0].clamp(min=1).to(prediction.dtype)
+        # where(), not multiplication by the mask: the NaN of an invalid target must not reach the sum
+        difference = torch.where(~target.isnan(), prediction - target, torch.zeros_like(prediction))
+        return self.of(difference).sum() / counts[0].clamp(min=1).to(prediction.dtype)
+
+
+class L1(Regression):
+    """(1/N) sum over valid terms of |prediction - target| (IMTL, Liu et al. 2021, Appendix D; MGDA's code)."""
+
+    def of(self, difference: Tensor) -> Tensor:
+        return difference.abs()
+
+
+class MSE(Regression):
+    """(1/N) sum over valid terms of (prediction - target)^2 (MGDA, Sener & Koltun 2018, Appendix C)."""
+
+    def of(self, difference: Tensor) -> Tensor:
+        return difference.square()
+
+
+class Scaled(Loss):
+    """Another loss times a constant, before any method sees it (IMTL's test of robustness: 10 x segmentation)."""
+
+    def __init__(self, loss: Loss, factor: float):
+        if not factor > 0:
+            raise ValueError(f"The factor of a loss must be above 0, not {factor}.")
+        self.loss, self.factor = loss, factor
+
+    def counts(self, target: Tensor) -> Tensor:
+        return self.loss.counts(target)
+
+    def __call__(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        return self.factor * self.loss(prediction, target, counts)

@@ -60,17 +60,37 @@ class Confusion(Meter):
 class MeanAbsoluteError(Meter):
     """Mean of |prediction - target| over valid components of the whole set, in the target's unit.
 
-    prediction and target [B, C, H, W], NaN = no label.
+    prediction and target [B, C, H, W], NaN = no label. `reduction="pixels"` divides by valid pixels instead,
+    so that the channels are added (IMTL does not say which it reports for its two offsets).
     """
 
-    def __init__(self, unit: str, name: str = "l1"):
+    def __init__(self, unit: str, name: str = "l1", reduction: str = "components"):
+        if reduction not in ("components", "pixels"):
+            raise ValueError(f"The reduction of a regression metric is components or pixels, not {reduction!r}.")
         self.metrics = (Metric(name, False, unit),)
+        self.reduction = reduction
+
+    def of(self, difference: Tensor) -> Tensor:
+        """The term of each component."""
+        return difference.abs()
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         valid = ~target.isnan()
-        error = torch.where(valid, (prediction - target).abs(), torch.zeros_like(prediction))
-        return torch.stack([error.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
+        difference = torch.where(valid, prediction - target, torch.zeros_like(prediction))
+        count = valid.sum(dtype=torch.float64)
+        count = count / target.shape[1] if self.reduction == "pixels" else count
+        return torch.stack([self.of(difference).sum(dtype=torch.float64), count])
 
     def values(self, sums: Tensor) -> dict[str, float]:
         error, valid = sums.tolist()
         return {self.metrics[0].name: error / valid if valid else float("nan")}
+
+
+class MeanSquaredError(MeanAbsoluteError):
+    """Mean of (prediction - target)^2, otherwise as MeanAbsoluteError (MGDA, Sener & Koltun 2018, Appendix C)."""
+
+    def __init__(self, unit: str, name: str = "mse", reduction: str = "components"):
+        super().__init__(unit, name, reduction)
+
+    def of(self, difference: Tensor) -> Tensor:
+        return difference.square()
