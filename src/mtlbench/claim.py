@@ -96,6 +96,11 @@ def holder(folder: Path) -> dict[str, Any] | None:
     return claim if file_system_time(folder) - beat < SILENCE else None
 
 
+def _fill(descriptor: int, text: str) -> None:
+    with open(descriptor, "w") as file:
+        file.write(text)
+
+
 class Claim:
     """This process's claim on a run's folder, kept alive by a thread."""
 
@@ -143,8 +148,7 @@ class Claim:
             except FileExistsError:
                 continue  # another process was faster: look at its claim
             try:
-                with open(descriptor, "w") as file:
-                    file.write(text)
+                _fill(descriptor, text)
             except OSError:  # a full disk: leave no claim that looks alive
                 os.rename(mine, mine.with_suffix(".released"))
                 raise
