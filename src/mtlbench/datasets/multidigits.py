@@ -8,8 +8,6 @@ import torch.nn.functional as F
 
 from mtlbench.datasets.multimnist import SIDE, Digits, OverlaidDigits, hold_out
 
-PARTS = ("train", "val", "test")
-
 
 class MultiDigits(OverlaidDigits):
     """Pairs of the 1,797 handwritten digits of sklearn.datasets.load_digits (UCI Optical Recognition of
@@ -20,7 +18,7 @@ class MultiDigits(OverlaidDigits):
     each digit is the left one several times, with other partners. Writers are not named in the data, so the
     same hand is found in all parts.
 
-    val_digits, test_digits: held out of 1,797, the rest trains; val_digits=0: no val part.
+    val_digits, test_digits: held out of 1,797, the rest trains; 0: no such part.
     train_pairs, val_pairs, test_pairs: how many images are made of them.
     """
 
@@ -38,7 +36,15 @@ class MultiDigits(OverlaidDigits):
     ):
         super().__init__(**options)
         self.held = {"val": val_digits, "test": test_digits}
-        self.pairs = {"train": train_pairs, "val": val_pairs if val_digits else 0, "test": test_pairs}
+        self.pairs = {
+            "train": train_pairs,
+            "val": val_pairs if val_digits else 0,
+            "test": test_pairs if test_digits else 0,
+        }
+        for part, count in self.pairs.items():
+            least = 1 if part == "train" else 0
+            if count < least:
+                raise ValueError(f"dataset.{part}_pairs={count}: expected {least} or more.")
 
     @cached_property
     def source(self) -> tuple[Digits, ...]:

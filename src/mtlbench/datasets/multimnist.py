@@ -137,7 +137,7 @@ class OverlaidDigits(MultiTaskDataset):
         digits, count = self.part(name)
         if count == 0:
             return None
-        if len(digits.labels) < 2 and not self.allow_same:
+        if len(digits.labels) < (1 if self.allow_same else 2):
             raise ValueError(
                 f"{self.name}: the {name} part has {len(digits.labels)} digits, and a pair needs two different ones."
             )
@@ -205,7 +205,9 @@ def read_digits(folder: Path, prefix: str) -> Digits:
             f"{label_path} has {len(labels):,} labels, {image_path} has {len(image_values):,} images: "
             f"the two files do not belong together. Put both from the same download there."
         )
-    if len(labels) and labels.max() > 9:
+    if len(labels) == 0:
+        raise ValueError(f"{image_path}: there are no images in it. Download it again.")
+    if labels.max() > 9:
         raise ValueError(f"{label_path}: expected labels from 0 to 9, found {labels.max()}.")
     return Digits(image_values, labels)
 
@@ -225,15 +227,16 @@ def _read_idx(folder: Path, name: str, magic: int) -> tuple[Path, np.ndarray]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: truncated or damaged ({error}). Download it again.") from error
     kind, dimensions = ("images", 3) if magic == IMAGES else ("labels", 1)
-    header = np.frombuffer(content[: 4 * (len(content) // 4)][: 4 + 4 * dimensions], dtype=">i4")
+    start = 4 + 4 * dimensions
+    header = np.frombuffer(content[: min(start, len(content) // 4 * 4)], dtype=">i4")
     if len(header) and header[0] != magic:
         raise ValueError(
             f"{path}: expected an IDX file of {kind}, which begins with the number {magic}, found {header[0]}."
         )
-    expected = 4 + 4 * dimensions + (int(np.prod(header[1:], dtype=np.int64)) if len(header) == 1 + dimensions else 0)
-    if len(header) < 1 + dimensions or len(content) != expected:
+    expected = start + (int(np.prod(header[1:], dtype=np.int64)) if len(header) == 1 + dimensions else 1)
+    if len(content) != expected:
         raise ValueError(
-            f"{path}: expected {expected:,} bytes{' unpacked' if path.suffix == '.gz' else ''} after its header, "
+            f"{path}: expected {expected:,} bytes{' when unpacked' if path.suffix == '.gz' else ''}, "
             f"found {len(content):,}: truncated or damaged. Download it again."
         )
-    return path, np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(tuple(header[1:]))
+    return path, np.frombuffer(content, dtype=np.uint8, offset=start).reshape(tuple(header[1:]))
