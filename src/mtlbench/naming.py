@@ -1,0 +1,71 @@
+"""Short names for configurations: the method, and whatever differs between it and its neighbours."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mtlbench.gather import Result
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested mappings."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shown(value: Any) -> str:
+    """0.0001, adam, true, [left,right]: as on the command line."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":")).replace('"', "")
+
+
+def names(results: Sequence[Result]) -> list[tuple[str, tuple]]:
+    """A label for each result (of different configurations), and a key that sorts them: `equal` first.
+
+    After the method come its own options, the options of other groups (optimizer=adam is "adam"), then keys, each
+    where it differs: an option's keys among those that chose it, as lr among the rows with adam.
+    """
+    leaves = [{k: v for k, v in flat(r.config) if k != "seed"} for r in results]
+    groups = sorted({key for r in results for key, v in r.config.items() if isinstance(v, Mapping) and "_target_" in v})
+    options = [{group: r.option(group) for group in groups} for r in results]
+    different = [group for group in groups if len({own[group] for own in options}) > 1]
+    keys = sorted({key for own in leaves for key in own}, key=lambda key: (not key.startswith("method."), key))
+    told: list[dict[str, Any]] = [{} for _ in results]
+    for key in keys:
+        group = key.partition(".")[0]
+        if key == f"{group}._target_":
+            continue
+        for i, own in enumerate(leaves):
+            peers = [other for j, other in enumerate(leaves) if options[i].get(group) == options[j].get(group)]
+            if key in own and len({json.dumps(other.get(key)) for other in peers}) > 1:
+                told[i][key] = own[key]
+    last: dict[str, set[str]] = {}
+    for key in {key for facts in told for key in facts}:
+        last.setdefault(key.rpartition(".")[2], set()).add(key)
+    return [_name(facts, own, different, last) for facts, own in zip(told, options, strict=True)]
+
+
+def _name(
+    facts: Mapping[str, Any], own: Mapping[str, str], different: Sequence[str], last: Mapping[str, set[str]]
+) -> tuple[str, tuple]:
+    def part(key: str) -> str:
+        tail = key.rpartition(".")[2]
+        if tail == "_target_":  # of a node inside a method: a hybrid's two parts
+            return f"{key.split('.')[-2]}={facts[key].rpartition('.')[2].lower()}"
+        return f"{tail if len(last[tail]) == 1 else key}={shown(facts[key])}"
+
+    inner = [key for key in facts if key.startswith("method.")]
+    others = [group for group in different if group != "method"]
+    rest = [key for key in facts if key not in inner]
+    label = [own["method"], *map(part, inner), *(own[group] for group in others), *map(part, rest)]
+    place = [*((group, 1, 0, own[group]) for group in others), *((k, *_sortable(facts[k])) for k in facts)]
+    return " ".join(label), (own["method"] != "equal", own["method"], place)
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (0, value, "") if number else (1, 0, shown(value))

@@ -1,0 +1,117 @@
+"""A table as Markdown, LaTeX, plain text or on a rich terminal. What it says is decided elsewhere."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+BEST, SECOND = "best", "second"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and whether it is the best or second of its column."""
+
+    text: str
+    mark: str = ""
+
+
+@dataclass
+class Table:
+    """title, notes (the lines above the table), one head a column, rows of cells; the first column is the label."""
+
+    title: str
+    notes: list[str]
+    head: list[str]
+    rows: list[list[Cell]] = field(default_factory=list)
+
+
+def decimals(values: list[float]) -> int:
+    """How many decimals show about four digits of the largest of the finite values: 96.41, 3.012, 0.0512."""
+    largest = max((abs(value) for value in values if abs(value) < float("inf")), default=0.0)
+    whole = len(str(int(largest)))
+    return max(0, 4 - whole) if largest >= 1 else 4
+
+
+_LATEX = {
+    **{c: "\\" + c for c in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$"},
+    **{"÷": r"$\div$", "<": r"$<$", ">": r"$>$", "|": r"$|$", "−": "$-$", '"': "''", "°": r"$^\circ$"},
+}
+
+
+def latex_text(text: str) -> str:
+    """Any text as LaTeX that prints it, on one line."""
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+
+
+def markdown_text(text: str) -> str:
+    """Any text as Markdown that shows it, on one line; underscores within words need no escape."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*|\[\]~#])", r"\\\1", text)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+
+
+def markdown(table: Table, level: int = 1) -> str:
+    """Heading, notes as a list, table; best **bold**, second underlined."""
+    shown = _marked(table, markdown_text, lambda text: f"**{text}**", lambda text: f"<ins>{text}</ins>")
+    head = [markdown_text(text) for text in table.head]
+    lines = [f"{'#' * level} {markdown_text(table.title)}", ""]
+    lines += [f"- {markdown_text(note)}" for note in table.notes] + [""] * bool(table.notes)
+    lines += [_line(head), _line([":--", *["--:"] * (len(head) - 1)]), *map(_line, shown)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(texts: list[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def latex(table: Table) -> str:
+    r"""A table environment for booktabs: the notes are the caption; best \textbf, second \underline."""
+    shown = _marked(table, latex_text, lambda text: rf"\textbf{{{text}}}", lambda text: rf"\underline{{{text}}}")
+    lines = [r"\begin{table}", r"\centering"]
+    lines += [rf"\caption{{{latex_text(' '.join([f'{table.title}.', *table.notes]))}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(map(latex_text, table.head)) + r" \\", r"\midrule"]
+    lines += [" & ".join(row) + r" \\" for row in shown]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def plain(table: Table) -> str:
+    """For a file or a queue's log: aligned columns; the best with a star, the second with a plus."""
+    shown = [table.head, *_marked(table, str, lambda text: f"{text} *", lambda text: f"{text} +")]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(table.head))]
+    lines = [table.title, *(f"  {note}" for note in table.notes)]
+    for row in shown:
+        cells = [row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def show(table: Table) -> None:
+    """To the terminal: a rich table on a terminal, plain text elsewhere."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        print(plain(table))
+        return
+    console.print(Text(table.title, style="bold"), *(Text(f"  {note}") for note in table.notes), sep="\n")
+    grid = RichTable(box=None, pad_edge=True)
+    for i, text in enumerate(table.head):
+        grid.add_column(Text(text), justify="left" if i == 0 else "right", no_wrap=True)
+    styles = {BEST: "bold", SECOND: "underline", "": ""}
+    signs = {BEST: " *", SECOND: " +", "": ""}
+    for row in table.rows:
+        grid.add_row(*(Text(cell.text + signs[cell.mark], style=styles[cell.mark]) for cell in row))
+    console.print(grid)
+
+
+def _marked(
+    table: Table, escape: Callable[[str], str], best: Callable[[str], str], second: Callable[[str], str]
+) -> list[list[str]]:
+    wrap = {BEST: best, SECOND: second, "": lambda text: text}
+    return [[wrap[cell.mark](escape(cell.text)) for cell in row] for row in table.rows]
