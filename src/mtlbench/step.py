@@ -56,7 +56,8 @@ def step(
     a label in the whole batch is absent: its head gets no gradient and the method does not see it.
     With L the global losses, M = transform(L), C = dM/dL and w = weights(M, C G C'): shared parameters get
     sum_t u_t g_t with u = C' w; the parameters of task t alone are scaled by c_t = (C' 1)_t, or by u_t where
-    the method touches everything.
+    the method touches everything. Parameters that no present task reaches get no gradient, and with a problem none
+    do.
     Raises ValueError where the method looks at features and the model has no shared representation.
     """
     ranks = ranks or Ranks()
@@ -64,19 +65,18 @@ def step(
     model.zero_grad(set_to_none=True)
     method.zero_grad(set_to_none=True)
 
-    counts = _global_counts(tasks, targets, ranks)
-    terms = {name: count[0].item() for name, count in counts.items()}
+    counts, terms = _global_counts(tasks, targets, ranks)
     present = tuple(name for name in tasks if terms[name] > 0)
     if not present:
         empty = torch.zeros(0, dtype=torch.float64)
         return StepResult((), empty, empty, None, terms, 0.0, None)
 
     own = {name: [p for p in model.task_parameters(name) if p.requires_grad] for name in present}
+    heads = [parameter for name in present for parameter in own[name]]
     shared = model.shared_parameters()
-    cast = torch.autocast(image.device.type, autocast) if autocast else nullcontext()
-    with cast:
+    split = method.level != "loss" and model.shared_representation
+    with torch.autocast(image.device.type, autocast) if autocast else nullcontext():
         features = model.encode(image)
-        split = method.level != "loss" and model.shared_representation
         leaves = [tuple(f.detach().requires_grad_() for f in features) if split else features for _ in present]
         size = tuple(image.shape[-2:])
         predictions = [model.decode(name, leaf, size) for name, leaf in zip(present, leaves, strict=True)]
@@ -86,46 +86,48 @@ def step(
     ]
     del predictions
 
+    gramian = None
     if method.level == "loss":
         losses = _to_host(ranks.sum(torch.stack([loss.detach().double() for loss in local])))
-        _, slope = _transform(method, losses, present, rng)
-        weights = slope.sum(0)
-        with ranks.summing([*shared, *(p for name in present for p in own[name])]):
-            sum(w * loss for w, loss in zip(weights.tolist(), local, strict=True)).backward()
-        gramian = None
-    else:
+    else:  # rows: the raw task gradients, [T, N] for each tensor of z or one [T, P]
         at_z = method.level == "feature"
         if split:
-            rows = _rows_at_features(local, leaves, [p for name in present for p in own[name]], ranks)
+            rows = _rows_at_features(local, leaves, heads, ranks)
+            _check_nothing_shared_behind(model, shared)
             if not at_z:
-                rows = [_through_backbone(features, rows, shared)]
+                rows, reached = _through_backbone(features, rows, shared)
         else:
-            rows = [_from_losses(local, shared, own, present, ranks)]
+            rows, reached = _from_losses(local, shared, own, present, ranks)
         if not at_z:
             ranks.sum(rows[0])
         losses, gramian = _losses_and_gramian(local, rows, ranks, sum_gramian=at_z)
-        transformed, slope = _transform(method, losses, present, rng)
-        balanced = slope @ gramian @ slope.T
-        if bool(balanced.isfinite().all()):
-            chosen = method.weights(transformed, balanced, present, rng).detach()
-        else:
-            chosen = torch.ones_like(losses)  # no update will follow: see `problem`
-        weights = slope.T @ chosen
+
+    problem = _problem_of_tasks(present, losses, gramian)
+    if problem is None:
+        chosen, weights, own_weights, slope = _balance(method, losses, gramian, present, rng)
+        problem = _problem_of_method(method, present, weights, own_weights)
+    if problem is not None:
+        return _refused(
+            model, method, StepResult(present, losses, losses * math.nan, gramian, terms, math.nan, problem)
+        )
+
+    if method.level == "loss":
+        with ranks.summing([*shared, *heads]):
+            sum(w * loss for w, loss in zip(weights.tolist(), local, strict=True)).backward()
+    else:
         combined = _combine(method, chosen, weights, slope, rows, present, rng)
         if at_z:
-            with ranks.summing(shared):
-                reached = [(f, g.view_as(f)) for f, g in zip(features, combined, strict=True) if f.requires_grad]
-                torch.autograd.backward([f for f, _ in reached], [g for _, g in reached])
+            _backward(features, combined, shared, ranks)
         else:
-            _scatter(combined[0], shared)
-        scales = (weights if method.touches == "everything" else slope.sum(0)).tolist()
-        for name, scale in zip(present, scales, strict=True):
+            _scatter(combined[0], shared, reached)
+        for name, weight in zip(present, own_weights.tolist(), strict=True):
             gradients = [p.grad for p in own[name] if p.grad is not None]
-            if scale != 1.0 and gradients:
-                torch._foreach_mul_(gradients, scale)
+            if weight != 1.0 and gradients:
+                torch._foreach_mul_(gradients, weight)
 
     norm = _gradient_norm(model)
-    return StepResult(present, losses, weights, gramian, terms, norm, _problem(present, losses, gramian, norm))
+    result = StepResult(present, losses, weights, gramian, terms, norm, _problem_of_norm(own, norm))
+    return result if result.problem is None else _refused(model, method, result)
 
 
 @torch.no_grad()
@@ -143,9 +145,11 @@ def losses_after(
 
     One more forward pass in the mode the model is in; buffers (batch statistics) stay what they were.
     """
+    if not present:
+        return torch.zeros(0, dtype=torch.float64)
     ranks = ranks or Ranks()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    counts = _global_counts(tasks, targets, ranks)
+    counts, _ = _global_counts(tasks, targets, ranks)
     with torch.autocast(image.device.type, autocast) if autocast else nullcontext():
         predictions = model(image, present)
     local = [tasks[name].loss(_at_least_float32(predictions[name]), targets[name], counts[name]) for name in present]
@@ -154,10 +158,15 @@ def losses_after(
     return _to_host(ranks.sum(torch.stack([loss.double() for loss in local])))
 
 
-def _global_counts(tasks: Mapping[str, Task], targets: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+def _global_counts(
+    tasks: Mapping[str, Task], targets: Mapping[str, Tensor], ranks: Ranks
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Each task's counts in the global batch, where they are, and its valid terms, on the host."""
     counts = [task.loss.counts(targets[name]) for name, task in tasks.items()]
     total = ranks.sum(torch.cat(counts))
-    return dict(zip(tasks, total.split([len(count) for count in counts]), strict=True))
+    lengths = [len(count) for count in counts]
+    terms = [part[0].item() for part in total.cpu().split(lengths)]
+    return dict(zip(tasks, total.split(lengths), strict=True)), dict(zip(tasks, terms, strict=True))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -168,29 +177,49 @@ def _to_host(x: Tensor) -> Tensor:
     return x.double().cpu()
 
 
-def _transform(
-    method: Weighting, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """M [T] and C = dM/dL [T, T]; leaves in the method's own parameters the gradient of sum(M).
+def _balance(
+    method: Weighting, losses: Tensor, gramian: Tensor | None, tasks: Sequence[str], rng: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """w = weights(M, C G C'), what scales the shared gradients and the tasks' own parameters, and C."""
+    transformed, total, slope = _transform(method, losses, tasks, rng, whole=gramian is not None)
+    if gramian is None:
+        return torch.ones_like(losses), total, total, slope
+    balanced = slope @ gramian @ slope.T
+    if bool(transformed.isfinite().all() and balanced.isfinite().all()):
+        chosen = method.weights(transformed, balanced, tasks, rng).detach()
+    else:
+        chosen = losses * math.nan  # a solver cannot say more; it is reported as the method's problem
+    weights = slope.T @ chosen
+    return chosen, weights, weights if method.touches == "everything" else total, slope
 
-    The same on all ranks, because the losses are global: nothing is summed here.
+
+def _transform(
+    method: Weighting, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None, whole: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """M [T], c = C' 1 [T] and, if the whole is asked for, C = dM/dL [T, T].
+
+    Leaves in the method's own parameters the gradient of sum(M): the same on all ranks, because the losses are
+    global, so nothing is summed here.
     """
     if not overrides(method, "transform"):
-        return losses, torch.eye(len(losses), dtype=losses.dtype)
+        return losses, torch.ones_like(losses), torch.eye(len(losses), dtype=losses.dtype)
     leaf = losses.clone().requires_grad_()
     with torch.enable_grad():
         transformed = method.transform(leaf, tasks, rng)
     if not transformed.requires_grad:
-        return transformed, torch.zeros(len(losses), len(losses), dtype=losses.dtype)
+        return transformed, torch.zeros_like(losses), torch.zeros(len(losses), len(losses), dtype=losses.dtype)
     parameters = [p for p in method.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(transformed.sum(), parameters, retain_graph=True, allow_unused=True)
+    total, *gradients = torch.autograd.grad(
+        transformed.sum(), [leaf, *parameters], retain_graph=True, allow_unused=True
+    )
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     slope = [
         torch.autograd.grad(m, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-        for m in transformed
+        for m in (transformed if whole else ())
     ]
-    return transformed.detach(), torch.stack(slope)
+    total = torch.zeros_like(losses) if total is None else total
+    return transformed.detach(), total, torch.stack(slope) if whole else losses.new_zeros(0, 0)
 
 
 def _rows_at_features(
@@ -208,21 +237,30 @@ def _rows_at_features(
     return rows
 
 
-def _through_backbone(features: tuple[Tensor, ...], rows: list[Tensor], shared: list[nn.Parameter]) -> Tensor:
-    """The Jacobian [T, P] of the shared parameters: one pass of the backbone for each task."""
-    reached = [(feature, row) for feature, row in zip(features, rows, strict=True) if feature.requires_grad]
-    count = len(rows[0])
-    jacobian = _empty_jacobian(count, shared)
-    for t in range(count):
+def _check_nothing_shared_behind(model: nn.Module, shared: list[nn.Parameter]) -> None:
+    if any(parameter.grad is not None for parameter in shared):
+        raise ValueError(
+            f"{type(model).__name__}: several heads share parameters that lie behind the representation of "
+            f"encode(), so its gradients do not say how they change. Set shared_representation = False."
+        )
+
+
+def _through_backbone(
+    features: tuple[Tensor, ...], rows: list[Tensor], shared: list[nn.Parameter]
+) -> tuple[list[Tensor], set[int]]:
+    """The Jacobian [T, P] of the shared parameters, one pass of the backbone for each task, and which it reaches."""
+    jacobian, reached = _empty_jacobian(rows[0], shared), set()
+    outputs = [(feature, row) for feature, row in zip(features, rows, strict=True) if feature.requires_grad]
+    for t in range(len(jacobian) if outputs and shared else 0):
         gradients = torch.autograd.grad(
-            [feature for feature, _ in reached],
+            [feature for feature, _ in outputs],
             shared,
-            [row[t].view_as(feature) for feature, row in reached],
-            retain_graph=t + 1 < count,
+            [row[t].view_as(feature) for feature, row in outputs],
+            retain_graph=t + 1 < len(jacobian),
             allow_unused=True,
         )
-        _gather(gradients, shared, jacobian[t])
-    return jacobian
+        _gather(gradients, shared, jacobian[t], reached)
+    return [jacobian], reached
 
 
 def _from_losses(
@@ -231,31 +269,44 @@ def _from_losses(
     own: Mapping[str, list[nn.Parameter]],
     present: Sequence[str],
     ranks: Ranks,
-) -> Tensor:
-    """The Jacobian [T, P] where no representation is shared: one pass of the whole network for each task."""
-    jacobian = _empty_jacobian(len(local), shared)
+) -> tuple[list[Tensor], set[int]]:
+    """The same where no representation is shared: one pass of the whole network for each task."""
+    jacobian, reached = _empty_jacobian(torch.stack(local), shared), set()
     for t, (name, loss) in enumerate(zip(present, local, strict=True)):
         gradients = torch.autograd.grad(loss, [*shared, *own[name]], retain_graph=t + 1 < len(local), allow_unused=True)
-        _gather(gradients[: len(shared)], shared, jacobian[t])
+        _gather(gradients[: len(shared)], shared, jacobian[t], reached)
         with ranks.summing(own[name]):
             for parameter, gradient in zip(own[name], gradients[len(shared) :], strict=True):
                 parameter.grad = gradient
-    return jacobian
+    return [jacobian], reached
 
 
-def _empty_jacobian(tasks: int, shared: list[nn.Parameter]) -> Tensor:
-    return shared[0].new_zeros(tasks, sum(p.numel() for p in shared))
+def _empty_jacobian(like: Tensor, shared: list[nn.Parameter]) -> Tensor:
+    kind = shared[0] if shared else like
+    return kind.new_zeros(len(like), sum(p.numel() for p in shared))
 
 
-def _gather(gradients: Sequence[Tensor | None], parameters: list[nn.Parameter], row: Tensor) -> None:
-    for gradient, part in zip(gradients, row.split([p.numel() for p in parameters]), strict=True):
-        if gradient is not None:
-            part.copy_(gradient.flatten())
+def _gather(gradients: Sequence[Tensor | None], parameters: list[nn.Parameter], row: Tensor, reached: set[int]) -> None:
+    for i, part in enumerate(row.split([p.numel() for p in parameters])):
+        if gradients[i] is not None:
+            part.copy_(gradients[i].flatten())
+            reached.add(i)
 
 
-def _scatter(row: Tensor, parameters: list[nn.Parameter]) -> None:
-    for parameter, part in zip(parameters, row.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
+def _scatter(row: Tensor, parameters: list[nn.Parameter], reached: set[int]) -> None:
+    for i, part in enumerate(row.split([p.numel() for p in parameters])):
+        if i in reached:
+            parameters[i].grad = part.view_as(parameters[i])
+
+
+def _backward(features: tuple[Tensor, ...], at_z: list[Tensor], shared: list[nn.Parameter], ranks: Ranks) -> None:
+    """One pass of the backbone, from the combined gradient at z."""
+    outputs = [
+        (feature, g.view_as(feature)) for feature, g in zip(features, at_z, strict=True) if feature.requires_grad
+    ]
+    if outputs:
+        with ranks.summing(shared):
+            torch.autograd.backward(*zip(*outputs, strict=True))
 
 
 def _losses_and_gramian(
@@ -265,7 +316,8 @@ def _losses_and_gramian(
 
     At feature level each rank holds the rows of its own images, so the Gramian is the sum of the ranks'.
     """
-    gramian = torch.stack([_at_least_float32(r) @ _at_least_float32(r).T for r in rows]).sum(0).double()
+    parts = [_at_least_float32(row) for row in rows]
+    gramian = torch.stack([part @ part.T for part in parts]).sum(0).double()
     losses = torch.stack([loss.detach().double() for loss in local])
     if sum_gramian:
         both = ranks.sum(torch.cat([losses, gramian.flatten()]))
@@ -285,10 +337,13 @@ def _combine(
     rng: torch.Generator | None,
 ) -> list[Tensor]:
     """sum_t u_t g_t for each tensor of rows, or what the method's own `combine` makes of the C-scaled rows."""
-    if not overrides(method, "combine"):
-        return [weights.to(row.device, row.dtype) @ row for row in rows]
-    jacobian = slope.to(rows[0].device, rows[0].dtype) @ torch.cat(rows, dim=1)
-    return list(method.combine(chosen, jacobian, tasks, rng).split([row.shape[1] for row in rows]))
+    exact = [_at_least_float32(row) for row in rows]
+    if overrides(method, "combine"):
+        jacobian = slope.to(exact[0]) @ torch.cat(exact, dim=1)
+        combined = method.combine(chosen, jacobian, tasks, rng).split([row.shape[1] for row in rows])
+    else:
+        combined = [weights.to(row) @ row for row in exact]
+    return [vector.to(row.dtype) for vector, row in zip(combined, rows, strict=True)]
 
 
 def _gradient_norm(model: nn.Module) -> float:
@@ -296,14 +351,36 @@ def _gradient_norm(model: nn.Module) -> float:
     return torch.nn.utils.get_total_norm(gradients).item() if gradients else 0.0
 
 
-def _problem(present: Sequence[str], losses: Tensor, gramian: Tensor | None, norm: float) -> str | None:
-    for name, loss in zip(present, losses.tolist(), strict=True):
+def _refused(model: nn.Module, method: Weighting, result: StepResult) -> StepResult:
+    """The result of a step after which no update may follow: without gradients none can."""
+    model.zero_grad(set_to_none=True)
+    method.zero_grad(set_to_none=True)
+    return result
+
+
+def _problem_of_tasks(tasks: Sequence[str], losses: Tensor, gramian: Tensor | None) -> str | None:
+    for name, loss in zip(tasks, losses.tolist(), strict=True):
         if not math.isfinite(loss):
             return f"the loss of {name} is {loss}"
     if gramian is not None:
-        for name, square in zip(present, gramian.diagonal().tolist(), strict=True):
+        for name, square in zip(tasks, gramian.diagonal().tolist(), strict=True):
             if not math.isfinite(square):
                 return f"the gradient of {name} is not finite"
-    if not math.isfinite(norm):
-        return f"the combined gradient of {', '.join(present)} is not finite"
     return None
+
+
+def _problem_of_method(method: Weighting, tasks: Sequence[str], *weights: Tensor) -> str | None:
+    for name, *values in zip(tasks, *(w.tolist() for w in weights), strict=True):
+        for weight in values:
+            if not math.isfinite(weight):
+                return f"{type(method).__name__} gives {name} the weight {weight}"
+    if any(p.grad is not None and not p.grad.isfinite().all() for p in method.parameters()):
+        return f"the gradient of what {type(method).__name__} learns is not finite"
+    return None
+
+
+def _problem_of_norm(own: Mapping[str, list[nn.Parameter]], norm: float) -> str | None:
+    if math.isfinite(norm):
+        return None
+    heads = [n for n, ps in own.items() if any(p.grad is not None and not p.grad.isfinite().all() for p in ps)]
+    return f"the gradient of {', '.join(heads or own)} is not finite"

@@ -15,6 +15,8 @@ Level = Literal["loss", "feature", "parameter"]
 """What `weights()` looks at: nothing (loss), the gradients at the shared representation z (feature), or the
 gradients of the shared parameters (parameter)."""
 
+Touches = Literal["shared", "everything"]
+
 
 class Weighting(nn.Module):
     """Plain summation; a method overrides what its paper changes.
@@ -23,13 +25,13 @@ class Weighting(nn.Module):
     for all tasks of the run (`self.tasks`) and looked up by `self.positions(tasks)`.
 
     levels: the levels that make sense for the method, its default first.
-    touches: what `weights()` scales: "shared" leaves the task-specific heads to their own loss (MGDA
-        Algorithm 2, IMTL Algorithm 1), "everything" scales the heads too (GradNorm). `transform` always
-        scales everything.
+    touches: what `weights()` scales: "shared" leaves the task-specific heads to their own (transformed) loss
+        (MGDA Algorithm 2, IMTL Algorithm 1), "everything" scales the heads too (GradNorm). `transform`
+        always scales everything.
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("loss",)
-    touches: ClassVar[Literal["shared", "everything"]] = "shared"
+    touches: Touches = "shared"
 
     def __init__(self, tasks: Sequence[str], level: Level | None = None):
         super().__init__()
@@ -37,6 +39,10 @@ class Weighting(nn.Module):
         self.level: Level = self.levels[0] if level is None else level
         if self.level not in self.levels:
             raise ValueError(f"method.level={level}: {type(self).__name__} works at {', '.join(self.levels)}.")
+
+    def parts(self, name: str) -> tuple["Weighting", ...]:
+        """Whose `name` of the protocol counts: the method's own; a composition names the methods inside it."""
+        return (self,)
 
     def positions(self, tasks: Sequence[str]) -> list[int]:
         """Where `tasks` stand among all tasks of the run."""
@@ -74,8 +80,17 @@ class Weighting(nn.Module):
 
 
 def overrides(method: Weighting, name: str) -> bool:
-    """Whether the method's class changes `name` of the protocol."""
-    return getattr(type(method), name) is not getattr(Weighting, name)
+    """Whether the method changes `name` of the protocol: its class, or of a composition the methods inside."""
+    return any(
+        getattr(type(part), name) is not getattr(Weighting, name) if part is method else overrides(part, name)
+        for part in method.parts(name)
+    )
+
+
+def check_option(method: type[Weighting], key: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises ValueError with what exists if an option of a method is none of the allowed words."""
+    if value not in allowed:
+        raise ValueError(f"{key}={value}: {method.__name__} takes {key}={', '.join(allowed)}.")
 
 
 def check_level(method: Weighting, model: nn.Module) -> None:

@@ -1,10 +1,25 @@
 """Equal weighting."""
 
-from mtlbench.weighting import Weighting
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtlbench.weighting import Weighting, check_option
 
 
 class Equal(Weighting):
-    """The sum of the losses, every weight 1: uniform scaling. Sum of weights: T.
+    """Uniform scaling: sum_t L_t, every weight 1; with `reduction=mean` (1/T) sum_t L_t, every weight 1/T.
 
-    With one task it is single-task training.
+    T counts the tasks present in the batch. Level: loss. Touches everything. Sum of weights: T (sum) or 1 (mean):
+    for SGD the same but for the learning rate. Invariance to the losses' scales: none. One task: its plain
+    gradient, so single-task training is this method with one task. A zero gradient changes nothing.
     """
+
+    def __init__(self, tasks: Sequence[str], reduction: str = "sum"):
+        super().__init__(tasks)
+        check_option(Equal, "reduction", reduction, ("sum", "mean"))
+        self.reduction = reduction
+
+    def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        return losses / len(losses) if self.reduction == "mean" else losses

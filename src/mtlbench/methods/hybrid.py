@@ -1,0 +1,62 @@
+"""A loss balance followed by a gradient balance."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtlbench.weighting import Level, Weighting, overrides
+
+
+class Hybrid(Weighting):
+    """The `transform` of one method and the `weights` of another, which sees the transformed losses and gradients.
+
+    The loss balance scales everything and learns its parameters from the sum of the transformed losses; the
+    gradient balance then scales what it touches. With C = dM/dL and w = weights(M, C G C'), shared parameters
+    get sum_t u_t g_t, u = C' w. Level, what is touched and the sum of w are those of the gradient balance; the
+    invariances are of both. One task or a zero gradient: as the two methods say.
+    Raises ValueError for a gradient balance as `loss` or a loss balance as `gradient`.
+    """
+
+    levels: ClassVar[tuple[Level, ...]] = ("feature", "parameter")
+
+    def __init__(self, tasks: Sequence[str], loss: Weighting, gradient: Weighting):
+        if overrides(loss, "weights") or overrides(loss, "combine"):
+            raise ValueError(
+                f"method.loss: {type(loss).__name__} balances gradients, and a hybrid's loss balance comes before "
+                f"them. Type method.gradient=... for it, and method.loss=equal or another loss balance."
+            )
+        if overrides(gradient, "transform"):
+            raise ValueError(
+                f"method.gradient: {type(gradient).__name__} balances losses. Type method.loss=... for it, and "
+                f"method.gradient=mgda or another gradient balance; alone it is method=... without a hybrid."
+            )
+        super().__init__(tasks, gradient.level)
+        self.loss, self.gradient = loss, gradient
+        self.touches = gradient.touches
+
+    def parts(self, name: str) -> tuple[Weighting, ...]:
+        if name == "transform":
+            return (self.loss,)
+        return (self.gradient,) if name in ("weights", "combine") else (self.loss, self.gradient)
+
+    def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        return self.loss.transform(losses, tasks, rng)
+
+    def weights(self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        return self.gradient.weights(losses, gramian, tasks, rng)
+
+    def combine(self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        return self.gradient.combine(weights, jacobian, tasks, rng)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [*self.loss.parameter_groups(), *self.gradient.parameter_groups()]
+
+    def after_step(self, losses: Tensor, tasks: Sequence[str]) -> None:
+        self.loss.after_step(losses, tasks)
+        self.gradient.after_step(losses, tasks)
+
+    def after_epoch(self, losses: dict[str, float], indicators: dict[str, float]) -> None:
+        self.loss.after_epoch(losses, indicators)
+        self.gradient.after_epoch(losses, indicators)

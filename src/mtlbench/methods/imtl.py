@@ -1,0 +1,23 @@
+"""IMTL: impartial multi-task learning (Liu et al., ICLR 2021)."""
+
+import math
+from collections.abc import Sequence
+
+from mtlbench.methods.hybrid import Hybrid
+from mtlbench.methods.imtl_g import IMTLG
+from mtlbench.methods.imtl_l import IMTLL
+from mtlbench.weighting import Level
+
+
+class IMTL(Hybrid):
+    """IMTL-L, then IMTL-G on the scaled losses (Liu et al. 2021, Section 3.3, Algorithm 1).
+
+    M_t = b a^{s_t} L_t - s_t; heads and s get the gradient of sum_t M_t, shared parameters that of
+    sum_t alpha_t M_t with alpha from IMTL-G on the gradients of M. Level: feature (Algorithm 1) or parameter.
+    Sum of alpha: 1; what multiplies a raw shared gradient is alpha_t b a^{s_t}. Shared parameters move in a
+    direction that no positive scaling of the losses changes (Theorem 2); heads where s is at rest. One task:
+    b a^s times its gradient, as IMTL-L. A zero gradient: as IMTL-G. Raises ValueError as IMTL-L.
+    """
+
+    def __init__(self, tasks: Sequence[str], a: float = math.e, b: float = 1.0, level: Level | None = None):
+        super().__init__(tasks, IMTLL(tasks, a, b), IMTLG(tasks, level))
