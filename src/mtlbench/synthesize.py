@@ -46,7 +46,7 @@ def synthesize(config: DictConfig) -> str:
 
     Raises ValueError where the folder holds real data, or, without overwrite, other synthetic data.
     """
-    source = hydra.utils.instantiate(config.dataset, seed=config.seed)
+    source = configuration.build(config.dataset, seed=config.seed)
     folder = Path(config.machine.data) / source.name
     wanted = marker(source, config)
     try:
@@ -60,7 +60,8 @@ def synthesize(config: DictConfig) -> str:
         try:
             _write(source, beside, config.processes)
             (beside / MARKER).write_text(json.dumps(wanted, indent=1) + "\n")
-            _move(beside, folder)
+            if not _there(source, folder, wanted, config.overwrite):  # another process may have been faster
+                _move(beside, folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
@@ -121,7 +122,12 @@ def _move(beside: Path, folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
         os.replace(folder, old)
-    os.replace(beside, folder)
+    try:
+        os.replace(beside, folder)
+    except OSError:
+        if old is not None:
+            os.replace(old, folder)
+        raise
     if old is not None:
         shutil.rmtree(old)
 

@@ -17,56 +17,17 @@ from numpy import ndarray
 from PIL import Image
 
 from mtlbench.seeds import seed_of
+from mtlbench.synthetic.ids import COLOURS, Id
 from mtlbench.synthetic.paint import noise
 from mtlbench.synthetic.raycast import Camera
-from mtlbench.synthetic.street import PERSON, ROAD, SIDEWALK, View, render
+from mtlbench.synthetic.street import View, render
 
 CITIES = {"train": ("aachen", "bremen", "ulm"), "val": ("frankfurt",)}
 BASELINE = 0.209313
 LARGEST = 126 * 256 + 1
 """The largest stored disparity: 126 pixels."""
 
-EGO_VEHICLE, RECTIFICATION_BORDER, OUT_OF_ROI = 1, 2, 3
-
-LABELS: dict[int, tuple[str, tuple[int, int, int]]] = {
-    0: ("unlabeled", (0, 0, 0)),
-    1: ("ego vehicle", (0, 0, 0)),
-    2: ("rectification border", (0, 0, 0)),
-    3: ("out of roi", (0, 0, 0)),
-    4: ("static", (0, 0, 0)),
-    5: ("dynamic", (111, 74, 0)),
-    6: ("ground", (81, 0, 81)),
-    7: ("road", (128, 64, 128)),
-    8: ("sidewalk", (244, 35, 232)),
-    9: ("parking", (250, 170, 160)),
-    10: ("rail track", (230, 150, 140)),
-    11: ("building", (70, 70, 70)),
-    12: ("wall", (102, 102, 156)),
-    13: ("fence", (190, 153, 153)),
-    14: ("guard rail", (180, 165, 180)),
-    15: ("bridge", (150, 100, 100)),
-    16: ("tunnel", (150, 120, 90)),
-    17: ("pole", (153, 153, 153)),
-    18: ("polegroup", (153, 153, 153)),
-    19: ("traffic light", (250, 170, 30)),
-    20: ("traffic sign", (220, 220, 0)),
-    21: ("vegetation", (107, 142, 35)),
-    22: ("terrain", (152, 251, 152)),
-    23: ("sky", (70, 130, 180)),
-    24: ("person", (220, 20, 60)),
-    25: ("rider", (255, 0, 0)),
-    26: ("car", (0, 0, 142)),
-    27: ("truck", (0, 0, 70)),
-    28: ("bus", (0, 60, 100)),
-    29: ("caravan", (0, 0, 90)),
-    30: ("trailer", (0, 0, 110)),
-    31: ("train", (0, 80, 100)),
-    32: ("motorcycle", (0, 0, 230)),
-    33: ("bicycle", (119, 11, 32)),
-}
-"""id: name and colour, as in cityscapesScripts (helpers/labels.py)."""
-
-PALETTE = np.array([(*colour, 255) for _, colour in LABELS.values()], np.uint8)
+PALETTE = np.array([(*colour, 255) for colour in COLOURS], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -133,7 +94,7 @@ def path_of(folder: Path, split: str, index: int, kind: str, suffix: str) -> Pat
 
 def cover(seen: View, index: int, rng: np.random.Generator) -> View:
     """The view with what lies over a real one: the car's own bonnet, the rectification border, the edge that
-    is out of the region of interest; in every fourth image also a person so far away as to fill one pixel."""
+    is out of the region of interest; in every fifth image also a person so far away as to fill one pixel."""
     image, labels, instances, depth = (x.copy() for x in (seen.image, seen.labels, seen.instances, seen.depth))
     height, width = labels.shape
     v, u = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -142,24 +103,24 @@ def cover(seen: View, index: int, rng: np.random.Generator) -> View:
     paint = rng.uniform(0.15, 0.6) * (0.7 + 0.6 * np.exp(-(((v - crown) / height * 60 - 1) ** 2)))
     dull = 255 * (paint[..., None] + rng.normal(0, 0.012, image.shape))
     image[ego] = np.clip(dull, 0, 255)[ego]
-    labels[ego] = EGO_VEHICLE
+    labels[ego] = Id.EGO_VEHICLE
     thick = max(1, width // 512)
     margins = [int(m) * thick for m in rng.integers([0, 0, 0, 1], [3, 3, 2, 4])]  # left, right, top, bottom
     border = (u < margins[0]) | (u >= width - margins[1]) | (v < margins[2]) | (v >= height - margins[3])
-    labels[border] = RECTIFICATION_BORDER
+    labels[border] = Id.RECTIFICATION_BORDER
     image[border] //= 6
     outside = v >= height - thick
-    labels[outside] = OUT_OF_ROI
+    labels[outside] = Id.OUT_OF_ROI
     image[outside] = 0
     covered = ego | border | outside
     instances[covered] = labels[covered]
     depth[covered] = np.nan
-    if index % 4 == 0:
-        far = np.isin(labels, (ROAD, SIDEWALK)) & (depth > 12)
+    if index % 5 == 0 and (instances >= 1000).any():
+        far = np.isin(labels, (Id.ROAD, Id.SIDEWALK)) & (depth > 12)
         if far.any():
             at = tuple(rng.choice(np.argwhere(far)))
-            instances[at] = 1000 * PERSON + np.unique(instances[instances // 1000 == PERSON]).size
-            labels[at], depth[at], image[at] = PERSON, depth[at] * 0.98, (140, 30, 40)
+            instances[at] = 1000 * Id.PERSON + np.unique(instances[instances // 1000 == Id.PERSON]).size
+            labels[at], depth[at], image[at] = Id.PERSON, depth[at] * 0.98, (140, 30, 40)
     return View(image, labels, instances, depth, seen.normals, seen.camera)
 
 
@@ -195,7 +156,7 @@ def stored_disparity(seen: View, rng: np.random.Generator) -> ndarray:
     invalid |= blobs <= rest[int(len(rest) * min(1.0, (share - invalid.mean()) / (1 - invalid.mean())))]
     stored = np.minimum(np.rint(np.nan_to_num(disparity) * 256) + 1, LARGEST).astype(np.uint16)
     stored[invalid] = 0
-    bonnet = np.argwhere(seen.labels == EGO_VEHICLE)
+    bonnet = np.argwhere(seen.labels == Id.EGO_VEHICLE)
     for at in rng.permutation(bonnet)[:3]:
         stored[tuple(at)] = LARGEST
     return stored
@@ -207,8 +168,8 @@ def polygons(instances: ndarray) -> dict:
     objects = []
     for value in np.unique(instances):
         rows, columns = np.nonzero((instances == value).any(1))[0], np.nonzero((instances == value).any(0))[0]
-        name = LABELS[int(value) // 1000 if value >= 1000 else int(value)][0]
-        group = "group" if PERSON <= value < 1000 else ""
+        name = str(Id(int(value) // 1000 if value >= 1000 else int(value)))
+        group = "group" if Id.PERSON <= value < 1000 else ""
         left, right, top, bottom = (int(x) for x in (columns[0], columns[-1], rows[0], rows[-1]))
         corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
         objects.append({"label": name + group, "polygon": corners})

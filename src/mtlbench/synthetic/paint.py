@@ -30,11 +30,26 @@ class Material(IntEnum):
     COACH = 15
 
 
-_GRAIN = np.array([2, 1, 9, 5, 3, 4, 4, 2, 9, 9, 9, 2, 1, 1, 2, 0.5], np.float32)
-"""Of each material: noise cells per metre."""
-_ROUGH = np.array([0.06, 0.1, 0.2, 0.12, 0.45, 0.75, 0.2, 0.1, 0.2, 0.2, 0.2, 0, 0, 0, 0.05, 0.05], np.float32)
-"""Of each material: how much noise changes its brightness."""
-
+_TEXTURE = {
+    Material.PLAIN: (2, 0.06),
+    Material.FACADE: (1, 0.1),
+    Material.ASPHALT: (9, 0.2),
+    Material.PAVING: (5, 0.12),
+    Material.GRASS: (3, 0.45),
+    Material.LEAVES: (4, 0.75),
+    Material.BRICK: (4, 0.2),
+    Material.BARS: (2, 0.1),
+    Material.DASHES: (9, 0.2),
+    Material.STRIPES: (9, 0.2),
+    Material.RAILS: (9, 0.2),
+    Material.LAMPS: (2, 0.0),
+    Material.SIGN: (1, 0.0),
+    Material.DISC: (1, 0.0),
+    Material.BICYCLE: (2, 0.05),
+    Material.COACH: (0.5, 0.05),
+}
+"""Noise cells per metre, and how much the noise changes a surface's brightness."""
+_CELLS, _ROUGHNESS = np.array([_TEXTURE[material] for material in Material], np.float32).T
 
 WHEEL, WHEEL_X = 0.34, 0.52
 """Metres: a bicycle's wheel's radius, and how far its hubs are from its middle."""
@@ -114,56 +129,63 @@ def coordinates(which: ndarray, local: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def albedo(which: ndarray, local: ndarray, normal: ndarray, salt: ndarray) -> ndarray:
-    """Colours of surface points [3, n]."""
+    """Colours of surface points [3, n]: the primitives' own, a texture, and what is painted or built on them."""
     a, b = coordinates(which, local)
     material = which["material"]
-    colour = which["colour"].T.copy()
-    grain = _GRAIN[material]
-    texture = 0.6 * noise(a * grain, b * grain, salt) + 0.4 * noise(a * grain * 3.1, b * grain * 3.1, salt)
-    colour *= 1 + _ROUGH[material] * 2 * (texture - 0.5)
-
-    def put(mask: ndarray, value) -> None:
-        colour[:, mask] = np.asarray(value, np.float32).reshape(3, -1)
-
+    cells = _CELLS[material]
+    texture = 0.6 * noise(a * cells, b * cells, salt) + 0.4 * noise(a * cells * 3.1, b * cells * 3.1, salt)
+    colour = which["colour"].T * (1 + _ROUGHNESS[material] * 2 * (texture - 0.5))
     upright = np.abs(normal[1]) < 0.5
+    _paint_walls(colour, material, a, b, upright, salt)
+    _paint_ground(colour, material, a, b, local[0], texture)
+    _paint_things(colour, material, b, local, upright, which["half"])
+    return colour
+
+
+def _put(colour: ndarray, where: ndarray, value) -> None:
+    colour[:, where] = np.asarray(value, np.float32).reshape(3, -1)
+
+
+def _paint_walls(colour, material, a, b, upright, salt) -> None:
+    """Windows of houses and coaches, joints of bricks, bars of fences."""
     facade = (material == Material.FACADE) & upright
-    window = facade & (np.mod(a, 2.6) > 0.9) & (np.mod(b, 3.1) > 1.1) & (np.mod(b, 3.1) < 2.7)
+    storey, bay = np.mod(b, 3.1), np.mod(a, 2.6)
+    window = facade & (bay > 0.9) & (storey > 1.1) & (storey < 2.7)
     pane = lattice(np.floor(a / 2.6), np.floor(b / 3.1), salt)
-    put(window, np.outer([0.30, 0.36, 0.42], 0.5 + 0.9 * pane[window] ** 2))
-    colour[:, facade & (np.mod(b, 3.1) < 0.12)] *= 0.75
-    coach = (
-        (material == Material.COACH)
-        & upright
-        & (np.mod(b, 3.0) > 1.3)
-        & (np.mod(b, 3.0) < 2.4)
-        & (np.mod(a, 1.6) > 0.12)
-    )
-    put(coach, [0.1, 0.12, 0.15])
+    _put(colour, window, np.outer([0.30, 0.36, 0.42], 0.5 + 0.9 * pane[window] ** 2))
+    colour[:, facade & (storey < 0.12)] *= 0.75
+    coach = (material == Material.COACH) & upright & (b > 1.3) & (b < 2.4) & (np.mod(a, 1.6) > 0.12)
+    _put(colour, coach, [0.1, 0.12, 0.15])
     row = np.floor(b / 0.3)
     joint = (np.mod(b, 0.3) < 0.05) | (np.mod(a + row * 0.3, 0.6) < 0.05)
     colour[:, (material == Material.BRICK) & joint] *= 0.7
-    colour[:, (material == Material.PAVING) & ((np.mod(a, 0.8) < 0.06) | (np.mod(b, 0.8) < 0.06))] *= 0.72
     colour[:, (material == Material.BARS) & (np.mod(a, 0.34) < 0.16)] *= 0.35
-    asphalt = 1 + 0.4 * (texture - 0.5)
-    dash = (material == Material.DASHES) & (np.mod(b, 7) < 3)
-    paint = dash | (material == Material.STRIPES) & (np.mod(a, 1.1) < 0.55)
-    put(paint, np.outer([0.8, 0.8, 0.78], asphalt[paint]))
-    rail = (material == Material.RAILS) & (np.abs(np.abs(local[0]) - 0.72) < 0.07)
-    put(rail, [0.62, 0.62, 0.65])
-    tall = np.maximum(2 * which["half"][:, 1], 1e-6)
-    third = np.floor(b / tall * 3)
-    lamps = (material == Material.LAMPS) & upright & (np.abs(np.mod(b / tall * 3, 1) - 0.5) < 0.38)
+
+
+def _paint_ground(colour, material, a, b, x, texture) -> None:
+    """Joints of paving, lines and zebra stripes, rails."""
+    joint = (np.mod(a, 0.8) < 0.06) | (np.mod(b, 0.8) < 0.06)
+    colour[:, (material == Material.PAVING) & joint] *= 0.72
+    dashes = (material == Material.DASHES) & (np.mod(b, 7) < 3)
+    stripes = (material == Material.STRIPES) & (np.mod(a, 1.1) < 0.55)
+    white = dashes | stripes
+    _put(colour, white, np.outer([0.8, 0.8, 0.78], 0.8 + 0.4 * texture[white]))
+    _put(colour, (material == Material.RAILS) & (np.abs(np.abs(x) - 0.72) < 0.07), [0.62, 0.62, 0.65])
+
+
+def _paint_things(colour, material, b, local, upright, half) -> None:
+    """Lamps of traffic lights, rims of signs, spokes of bicycles."""
+    third = b / np.maximum(2 * half[:, 1], 1e-6) * 3
+    lamps = (material == Material.LAMPS) & upright & (np.abs(third % 1 - 0.5) < 0.38)
     for level, lit in enumerate(([0.1, 0.9, 0.5], [0.9, 0.65, 0.1], [0.95, 0.12, 0.1])):
-        put(lamps & (third == level), lit)
-    x, y = local[0] / which["half"][:, 0], local[1] / np.maximum(which["half"][:, 1], 1e-6)
-    rim = (material == Material.SIGN) & (np.maximum(np.abs(x), np.abs(y)) > 0.8) | (material == Material.DISC) & (
-        x * x + y * y > 0.55
-    )
-    put(rim, [0.9, 0.9, 0.88])
+        _put(colour, lamps & (np.floor(third) == level), lit)
+    x, y = local[0] / half[:, 0], local[1] / np.maximum(half[:, 1], 1e-6)
+    square = (material == Material.SIGN) & (np.maximum(np.abs(x), np.abs(y)) > 0.8)
+    disc = (material == Material.DISC) & (x * x + y * y > 0.55)
+    _put(colour, square | disc, [0.9, 0.9, 0.88])
     hub = np.hypot(np.abs(local[0]) - WHEEL_X, b - WHEEL)
     spokes = (material == Material.BICYCLE) & (b < 2 * WHEEL) & (hub < WHEEL - 0.06)
     colour[:, spokes] = 0.5 * colour[:, spokes] + 0.2
-    return colour
 
 
 def develop(
