@@ -53,7 +53,7 @@ class Wandb(Logger):
 
     def line(self, line: Mapping[str, Any]) -> None:
         if line["epoch"] >= self.run.step:  # less: sent before the run was interrupted
-            self.run.log(flatten(line), step=line["epoch"])
+            self.run.log(flatten(line), step=line["epoch"], commit=True)
 
     def finish(self, record: Mapping[str, Any] | None) -> None:
         if record is not None:
