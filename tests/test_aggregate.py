@@ -9,7 +9,6 @@ import random
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -129,8 +128,8 @@ Of these, the best is bold (\\*), the second underlined (+).
 Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate.
 - Code: source 5a5a.
 
-| method | left accuracy ↑ \\[%\\] | right error ↓ | Δm metrics ↓ \\[%\\] | Δm tasks ↑ \\[%\\] | rank ↓ | s/step ÷ equal \
-| Σ weights | n |
+| method | left accuracy ↑ \\[%\\] | right error ↓ | Δm metrics ↓ \\[%\\] | Δm tasks ↑ \\[%\\] | rank ↓ \
+| s/step ÷ equal | Σ weights | n |
 | :-- | --: | --: | --: | --: | --: | --: | --: | --: |
 | single_task | 81.00 ± 1.00 | 0.2000 ± 0.0000 | - | - | - | - | - | 3/3 |
 | equal lr=0.02 | 81.00 ± 2.00 | <ins>0.2200 ± 0.0000</ins> | <ins>5.000 ± 1.235</ins> | <ins>-5.000 ± 1.235</ins> \
@@ -151,3 +150,468 @@ Of these, the best is bold (\\*), the second underlined (+).
 
 def test_golden_table(tiny, tmp_path):
     assert tiny.aggregate(tmp_path)["table.md"] == GOLDEN
+
+
+def rows_of(text):
+    """The first Markdown table of a text: {label: [cells]}."""
+    lines = [line for line in text.split("\n\n## ")[0].splitlines() if line.startswith("| ")][2:]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_latex_table(tiny, tmp_path):
+    text = tiny.aggregate(tmp_path)["table.tex"]
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert body == [
+        r"method & left accuracy $\uparrow$ [\%] & right error $\downarrow$ & $\Delta$m metrics $\downarrow$ [\%] & "
+        r"$\Delta$m tasks $\uparrow$ [\%] & rank $\downarrow$ & s/step $\div$ equal & $\Sigma$ weights & n \\",
+        r"single\_task & 81.00 $\pm$ 1.00 & 0.2000 $\pm$ 0.0000 & - & - & - & - & - & 3/3 \\",
+        r"equal lr=0.02 & 81.00 $\pm$ 2.00 & \underline{0.2200 $\pm$ 0.0000} & \underline{5.000 $\pm$ 1.235} & "
+        r"\underline{-5.000 $\pm$ 1.235} & \underline{1.75} & 1.00 & 2.00 & 3/3 \\",
+        r"equal lr=0.1 & 81.00 $\pm$ 2.00 & \textbf{0.1800 $\pm$ 0.0000} & \textbf{-5.000 $\pm$ 1.235} & "
+        r"\textbf{5.000 $\pm$ 1.235} & \textbf{1.25} & 1.00 & 1.00 & 3/3 \\",
+    ]
+    for name in ("toprule", "midrule", "bottomrule", "caption", "begin{tabular}{lrrrrrrrr}"):
+        assert text.count(f"\\{name}") == 1
+
+
+def test_records_are_tidy_and_hold_every_number(tiny, tmp_path):
+    rows = list(csv.DictReader(io.StringIO(tiny.aggregate(tmp_path)["records.csv"])))
+    assert len(rows) == 2 * (6 + 2 * 6)  # two splits; six single-task numbers, two rows of three seeds and two metrics
+    keys = [(row["run"], row["split"], row["task"], row["metric"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    picked = [r for r in rows if r["label"] == "equal lr=0.1" and r["split"] == "test" and r["task"] == "left"]
+    assert [(r["seed"], float(r["value"]), r["lr"], r["higher_is_better"], r["unit"]) for r in picked] == [
+        ("0", 79.0, "0.1", "True", "%"),
+        ("1", 81.0, "0.1", "True", "%"),
+        ("2", 83.0, "0.1", "True", "%"),
+    ]
+    assert {row["state"] for row in rows} == {"done"}
+    assert {row["source_hash"] for row in rows} == {"5a5a"}
+    assert {row["epoch"] for row in rows} == {"0"}
+    assert not any(str(tmp_path) in value for row in rows for value in row.values())  # where runs live is not in it
+
+
+def test_same_bytes_whatever_the_order(tiny, tmp_path):
+    first = tiny.aggregate(tmp_path, out="first")
+    mixed = random.Random(0).sample(tiny.cells, len(tiny.cells))
+    assert mixed != tiny.cells
+    assert tiny.aggregate(tmp_path, out="second", cells=mixed) == first
+    assert tiny.aggregate(tmp_path, out="third", cells=tiny.cells + tiny.cells[:3]) == first  # a cell named twice
+    assert tiny.aggregate(tmp_path, out="first") == first  # written over itself
+
+
+def test_holes_are_shown_in_place_and_never_ranked(tiny, runs, tmp_path):
+    """A row with a diverged seed, one with failed, running, interrupted and missing seeds, one without any run."""
+    from mtlbench.claim import Claim
+
+    good = {"left/accuracy": 99.0, "right/error": 0.01}  # better than all others: it must not become the best
+    for seed in (0, 1):
+        runs.run("optimizer.lr=0.3", seed=seed, test=good)
+    where = {"epoch": 3, "step": 17, "reason": "the loss of left is NaN"}
+    runs.run("optimizer.lr=0.3", seed=2, epochs=[None], diverged=where)
+    runs.run("optimizer.lr=0.5", seed=0, test=good)
+    for seed in (1, 2, 3):
+        (runs.path / runs.cell("optimizer.lr=0.5", seed=seed)[0].id).mkdir()
+    failed, running, interrupted = [runs.path / cell.id for cell in runs.cells[-3:]]
+    (failed / "error.txt").write_text("Traceback (most recent call last):\n  ...\nOSError: disk <full>\n\n")
+    (interrupted / "config.yaml").write_text("seed: 3\n")
+    runs.cell("optimizer.lr=0.5", seed=4)
+    runs.cell("optimizer.lr=0.7", seed=0)
+    claim = Claim(running, {})
+    try:
+        files = runs.aggregate(tmp_path)
+    finally:
+        claim.give_back()
+    rows = rows_of(files["table.md"])
+    assert rows["equal lr=0.3"][-1] == "2/3: 1 diverged"
+    assert rows["equal lr=0.5"][-1] == "1/5: 1 failed, 1 interrupted, 1 missing, 1 running"
+    assert rows["equal lr=0.7"] == ["-"] * 7 + ["0/1: 1 missing"]
+    assert rows["equal lr=0.3"][:2] == ["99.00 ± 0.00", "0.0100 ± 0.0000"]
+    for label in ("equal lr=0.3", "equal lr=0.5"):
+        assert rows[label][4] == "-"  # no rank
+        assert "**" not in "".join(rows[label])
+    assert rows["equal lr=0.1"][4] == "**1.25**"  # as if the others were not there
+    assert (
+        "Not complete, shown with what there is and not ranked: equal lr=0.3, equal lr=0.5, equal lr=0.7."
+        in (files["table.md"])
+    )
+    status = files["status.md"]
+    assert "21 cells: 15 done, 1 diverged, 1 failed, 1 interrupted, 1 running, 2 missing." in status
+    assert "failed equal lr=0.5 seed=1, run 10cell" in status
+    assert "OSError: disk &lt;full&gt;" in status
+    assert "diverged equal lr=0.3 seed=2" in status
+    assert "epoch 3, step 17: the loss of left is NaN" in status
+    assert "python -m mtlbench.sweep run" in status
+    assert f"python -m mtlbench.train optimizer.lr=0.5 seed=4 machine.runs={runs.path}" in status
+    records = list(csv.DictReader(io.StringIO(files["records.csv"])))
+    empty = [row for row in records if row["state"] != "done"]
+    assert len(empty) == 6
+    assert all(row["value"] == "" and row["metric"] == "" for row in empty)
+
+
+def test_a_diverged_seed_has_no_part_in_any_number(tiny, runs, tmp_path):
+    """The last epoch of a diverged run may have metrics; they are not its result."""
+    before = rows_of(tiny.aggregate(tmp_path, out="before")["table.md"])
+    where = {"epoch": 1, "step": 0, "reason": "x"}
+    bad = {"left/accuracy": 1.0, "right/error": 9.0}
+    runs.run("optimizer.lr=0.1", seed=3, epochs=[bad, None], diverged=where, weights_sum=99.0, seconds=99.0)
+    after = rows_of(runs.aggregate(tmp_path, out="after")["table.md"])
+    plain = [cell.replace("*", "").replace("<ins>", "").replace("</ins>", "") for cell in before["equal lr=0.1"]]
+    assert after["equal lr=0.1"][:4] + after["equal lr=0.1"][5:7] == plain[:4] + plain[5:7]
+    assert after["equal lr=0.1"][-1] == "3/4: 1 diverged"
+
+
+def test_undefined_metrics_are_said_to_be(tiny, runs, tmp_path):
+    for seed in range(3):
+        value = None if seed == 1 else 90.0
+        runs.run("optimizer.lr=0.3", seed=seed, test={"left/accuracy": value, "right/error": 0.1})
+    row = rows_of(runs.aggregate(tmp_path)["table.md"])["equal lr=0.3"]
+    assert row[0] == "undefined"
+    assert row[1] == "0.1000 ± 0.0000"  # not marked as the best: the row is not ranked
+    assert row[2:5] == ["-", "-", "-"]
+
+
+def test_a_baseline_of_zero_has_no_delta_m(runs, tmp_path):
+    for seed in range(3):
+        runs.run("dataset.tasks=[left]", seed=seed, test={"left/accuracy": 0.0})
+        runs.run("dataset.tasks=[right]", seed=seed, test={"right/error": 0.2})
+        runs.run(seed=seed, test={"left/accuracy": 10.0, "right/error": 0.2})
+    files = runs.aggregate(tmp_path)
+    assert rows_of(files["table.md"])["equal"][2:4] == ["-", "-"]
+    assert "Δm is undefined: single_task's left/accuracy is not above 0." in files["table.md"]
+
+
+def test_missing_baseline_names_the_command(runs, tmp_path):
+    runs.run("dataset.tasks=[left]", test={"left/accuracy": 80.0})
+    runs.run("dataset.tasks=[left,right]", "optimizer.lr=0.1", "architecture=multi_decoder", seed=0, test=GOOD)
+    with pytest.raises(ValueError, match=r"single-task run of right.*none in the sweep") as caught:
+        runs.aggregate(tmp_path)
+    command = "python -m mtlbench.train optimizer.lr=0.1 seed=0 method=equal 'dataset.tasks=[right]'"
+    assert f"{command} machine.runs={runs.path}" in str(caught.value)
+    loaded, _ = config.load_run(["optimizer.lr=0.1", "seed=0", "method=equal", "dataset.tasks=[right]"])
+    assert list(loaded.dataset.tasks) == ["right"]  # the command composes
+    assert not (tmp_path / "results").exists()  # nothing half-made
+
+
+GOOD = {"left/accuracy": 90.0, "right/error": 0.1}
+
+
+def test_unfinished_baseline_says_how_to_go_on(runs, tmp_path):
+    runs.run("dataset.tasks=[left]", test={"left/accuracy": 80.0})
+    runs.cell("dataset.tasks=[right]", seed=0)
+    runs.run(seed=0, test=GOOD)
+    with pytest.raises(ValueError, match=r"run of right.*0/1: 1 missing[\s\S]*mtlbench.sweep run") as caught:
+        runs.aggregate(tmp_path)
+    assert f"machine.runs={runs.path}" in str(caught.value)
+
+
+def test_a_baseline_with_fewer_seeds_is_said_to_have(tiny, runs, tmp_path):
+    runs.cell("dataset.tasks=[left]", seed=3)
+    text = runs.aggregate(tmp_path)["table.md"]
+    assert rows_of(text)["single_task"][-1] == "left 3/4: 1 missing, right 3/3"
+    assert "relative to fewer seeds than planned: single_task left." in text
+
+
+def test_two_baselines_of_one_task_are_refused(tiny, runs, tmp_path):
+    runs.run("dataset.tasks=[left]", "optimizer.lr=0.5", test={"left/accuracy": 80.0})
+    with pytest.raises(ValueError, match=r"left has 2 single-task configurations \(equal lr=0.02; equal lr=0.5\)"):
+        runs.aggregate(tmp_path)
+
+
+def test_a_baseline_has_the_protocol_of_its_rows(tiny, runs, tmp_path):
+    """Other epochs are another comparison, with baselines of its own; a float64 baseline is none for float32."""
+    runs.run("epochs=3", test=GOOD)
+    with pytest.raises(ValueError, match=r"run of left.*none in the sweep"):
+        runs.aggregate(tmp_path)
+    runs.run("epochs=3", "dataset.tasks=[left]", test={"left/accuracy": 45.0})
+    runs.run("epochs=3", "dataset.tasks=[right]", test={"right/error": 0.1})
+    text = runs.aggregate(tmp_path)["table.md"]
+    assert "# tiny: multidigits, epochs=15\n" in text
+    assert "# tiny: multidigits, epochs=3\n" in text
+    three = rows_of("| " + text.split("epochs=3\n")[1].partition("| ")[2])
+    assert three["equal"][2:4] == ["-50.00", "50.00"]  # 90 against 45, 0.1 against 0.1; n = 1: no ±
+
+
+def test_no_finished_run(runs, tmp_path):
+    runs.cell("optimizer.lr=0.1", seed=0)
+    with pytest.raises(ValueError, match=r"no run has finished \(1 missing\)[\s\S]*mtlbench.sweep run"):
+        runs.aggregate(tmp_path)
+    with pytest.raises(ValueError, match=r"no run has finished \(no cells\)"):
+        runs.aggregate(tmp_path, cells=[])
+
+
+def test_synthetic_data_is_said_in_every_table(runs, tmp_path):
+    runs.singles(synthetic=True)
+    runs.run(test=GOOD, synthetic=True)
+    files = runs.aggregate(tmp_path)
+    assert files["table.md"].startswith("# tiny: multidigits (synthetic data)\n")
+    assert "All runs used synthetic data" in files["table.md"]
+    assert "multidigits (synthetic data)" in files["table.tex"]
+    assert "multidigits (synthetic data)" in files["status.md"]
+    assert {row["synthetic"] for row in csv.DictReader(io.StringIO(files["records.csv"]))} == {"True"}
+
+
+def test_real_and_synthetic_in_one_table_are_told_apart(tiny, runs, tmp_path):
+    runs.run("optimizer.lr=0.3", test=GOOD, synthetic=True, fingerprint="def")
+    text = runs.aggregate(tmp_path)["table.md"]
+    assert "equal lr=0.3 (synthetic data)" in rows_of(text)
+    assert "equal lr=0.1" in rows_of(text)
+    assert "1 of 13 runs used synthetic data" in text
+    assert "Runs with different data: abc (12 runs), def (1 run)." in text
+
+
+def test_differences_between_runs_are_in_the_header(tiny, runs, tmp_path):
+    other = {"source_hash": "6b6b", "versions": {"torch": "2.10.0"}, "device": "H100"}
+    runs.run("method=uncertainty", seed=0, test=GOOD, **other)
+    text = runs.aggregate(tmp_path)["table.md"]
+    assert "Runs of 2 versions of the code: 5a5a (12 runs), 6b6b (1 run)." in text
+    assert "Runs with different versions of torch: 2.10.0 (1 run), 2.9.0 (12 runs)." in text
+    assert "Runs with different devices: H100 (1 run), cpu (12 runs)." in text
+    assert "Seeds differ between rows: 0; 0, 1, 2." in text
+    assert "1 seed: too few to call any difference." in text
+    assert rows_of(text)["uncertainty lr=0.02"][5] == "-"  # seconds on another machine are not comparable
+
+
+def test_six_seeds_are_not_called_too_few(runs, tmp_path):
+    runs.singles(range(6))
+    for seed in range(6):
+        runs.run(seed=seed, test=GOOD)
+    assert "too few" not in runs.aggregate(tmp_path)["table.md"]
+
+
+ODD = r'a|b_*<script>"&%$#_{}~^\`c[d]'
+
+
+def test_odd_names_are_escaped(runs, tmp_path):
+    runs.singles()
+    _, choices = composed(())
+    runs.run(test=GOOD, choices={**choices, "method": ODD})
+    files = runs.aggregate(tmp_path)
+    line = next(line for line in files["table.md"].splitlines() if "script" in line)
+    assert line.startswith(r'| a\|b\_\*&lt;script&gt;"&amp;%$\#\_{}\~^\\\`c\[d\] | ')
+    assert "<script>" not in files["table.md"] + files["status.md"]
+    latex = next(line for line in files["table.tex"].splitlines() if "script" in line)
+    expected = r"a$|$b\_*$<$script$>$''\&\%\$\#\_\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}`c[d] & "
+    assert latex.startswith(expected)
+    assert {row["method"] for row in csv.DictReader(io.StringIO(files["records.csv"]))} == {"equal", ODD}
+
+
+def test_every_rendering_shows_the_same_cells():
+    table = tables.Table("t", ["a note"], ["method", "x"], [[tables.Cell("a"), tables.Cell("1", tables.BEST)]])
+    table.rows.append([tables.Cell("b\nc"), tables.Cell("2", tables.SECOND)])
+    assert tables.plain(table) == "t\n  a note\n  method    x\n  a       1 *\n  b\nc     2 +\n"
+    assert "| b c | <ins>2</ins> |" in tables.markdown(table)
+    assert r"b c & \underline{2} \\" in tables.latex(table)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([96.4], 2), ([100.0], 1), ([3.0], 3), ([0.05], 4), ([12345.0], 0), ([math.nan], 4)]
+)
+def test_decimals(values, expected):
+    assert tables.decimals(values) == expected
+
+
+def line(epoch, test, val):
+    return {"epoch": epoch, "test": test and {"left/accuracy": test}, "val": val and {"left/accuracy": val}}
+
+
+METRIC = {"left/accuracy": METRICS["left/accuracy"]}
+
+
+def test_selection_rules():
+    lines = [line(i, 50.0 + i, 90.0 - abs(i - 4)) for i in range(13)]
+    assert gather.selected(lines, "last", METRIC) == ({"test": {"left/accuracy": 62}, "val": {"left/accuracy": 82}}, 12)
+    values, epoch = gather.selected(lines, "best_val", METRIC)
+    assert (values["test"]["left/accuracy"], values["val"]["left/accuracy"], epoch) == (54, 90, 4)
+    values, epoch = gather.selected(lines, "mean_last_10", METRIC)
+    assert (values["test"]["left/accuracy"], epoch) == (pytest.approx(57.5), 12)
+    lines[12]["test"]["left/accuracy"] = None
+    assert math.isnan(gather.selected(lines, "mean_last_10", METRIC)[0]["test"]["left/accuracy"])
+
+
+def test_best_val_never_looks_at_the_test_part():
+    lines = [line(0, 10.0, 50.0), line(1, 99.0, 51.0), line(2, 1.0, 52.0)]
+    assert gather.selected(lines, "best_val", METRIC)[1] == 2
+
+
+def test_best_val_weighs_metrics_by_their_relative_gain_and_takes_the_first_of_equals():
+    def both(accuracy, error):
+        return {"left/accuracy": accuracy, "right/error": error}
+
+    val = [both(50, 2.0), both(55, 2.0), both(50, 1.8), both(45, 1.6)]  # gains 0, 10 %, 10 %, -10 % and 20 %
+    lines = [{"epoch": i, "test": both(i + 1, i + 1), "val": values} for i, values in enumerate(val)]
+    assert gather.selected(lines, "best_val", METRICS)[1] == 1
+
+
+def test_epochs_without_evaluation_are_passed_over():
+    lines = [line(0, 10.0, 50.0), line(1, None, None), line(2, 30.0, 40.0), line(3, None, None), line(4, 20.0, 30.0)]
+    assert gather.selected(lines, "mean_last_10", METRIC)[0]["test"]["left/accuracy"] == 20
+    assert gather.selected(lines, "best_val", METRIC)[1] == 0
+
+
+def test_best_val_needs_validation_metrics(tiny, runs, tmp_path):
+    assert "best mean relative improvement" in runs.aggregate(tmp_path, select="best_val")["table.md"]
+    runs.run("optimizer.lr=0.3", epochs=[GOOD], val=[None])
+    with pytest.raises(ValueError, match=r"no validation metrics\. Use --select last"):
+        runs.aggregate(tmp_path, select="best_val")
+
+
+def test_half_written_line_is_skipped_with_a_note(tiny, runs, tmp_path):
+    """A cut line after the last epoch costs nothing; a cut last epoch makes the run unreadable, not something else."""
+    with open(runs.path / runs.cells[-1].id / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 1, "te')
+    files = runs.aggregate(tmp_path)
+    assert files["table.md"] == GOLDEN
+    assert "the last line was cut off and is dropped" in files["status.md"]
+    (runs.path / runs.cells[-1].id / "metrics.jsonl").write_text('{"epoch": 0, "te')
+    files = runs.aggregate(tmp_path)
+    assert rows_of(files["table.md"])["equal lr=0.1"][-1] == "2/3: 1 unreadable"
+    assert "metrics.jsonl has 0 whole lines, the record says 1 epochs." in files["status.md"]
+
+
+def test_a_damaged_or_foreign_record_is_refused_with_the_reason(tiny, runs, tmp_path):
+    a, b, c = [runs.path / cell.id for cell in runs.cells[-5::2]]  # of lr=0.1: seeds 0, 1, 2
+    (a / "record.json").write_text("{")
+    entry = json.loads((b / "record.json").read_text())
+    del entry["source_hash"], entry["device"]
+    (b / "record.json").write_text(json.dumps(entry))
+    (c / "metrics.jsonl").write_text("nonsense\n{}\n")
+    files = runs.aggregate(tmp_path)
+    assert rows_of(files["table.md"])["equal lr=0.1"][-1] == "0/3: 3 unreadable"
+    assert "is damaged" in files["status.md"]
+    assert "lacks source_hash, device: another version of the code wrote it." in files["status.md"]
+    assert "metrics.jsonl, line 1: not JSON" in files["status.md"]
+
+
+def test_a_last_epoch_without_test_metrics_is_no_result(tiny, runs, tmp_path):
+    runs.run("optimizer.lr=0.3", epochs=[GOOD, None])
+    files = runs.aggregate(tmp_path)
+    assert rows_of(files["table.md"])["equal lr=0.3"][-1] == "0/1: 1 unreadable"
+    assert "the last epoch has no test value of left/accuracy, right/error." in files["status.md"]
+
+
+def test_a_row_with_fewer_tasks_is_not_ranked(tiny, runs, tmp_path):
+    """One task under another method is no baseline: it is shown with the metric it has."""
+    for seed in range(3):
+        runs.run("dataset.tasks=[left]", "method=uncertainty", seed=seed, test={"left/accuracy": 99.0})
+    rows = rows_of(runs.aggregate(tmp_path)["table.md"])
+    assert sum(label.startswith("equal") for label in rows) == 2
+    row = rows[r"uncertainty tasks=\[left\] lr=0.02"]
+    assert row[:2] == ["99.00 ± 0.00", "-"]
+    assert row[4] == "-"
+
+
+def test_edited_files_are_kept_with_a_warning(tiny, tmp_path, capsys):
+    first = tiny.aggregate(tmp_path)
+    assert capsys.readouterr().err == ""
+    table = tmp_path / "results" / "tiny" / "table.md"
+    table.write_text(GOLDEN + "my remark\n")
+    files = tiny.aggregate(tmp_path)
+    assert "table.md was edited by hand. It is kept as table.md.edited1" in capsys.readouterr().err
+    assert files.pop("table.md.edited1") == GOLDEN + "my remark\n"
+    assert files == first
+    (tmp_path / "results" / "tiny" / "digests.txt").unlink()  # files of unknown origin count as edited, if different
+    tiny.run("optimizer.lr=0.3", test=GOOD)
+    files = tiny.aggregate(tmp_path)
+    assert files["table.md.edited2"] == GOLDEN
+    err = capsys.readouterr().err
+    assert err.count("edited by hand") == 4
+
+
+def test_new_runs_replace_what_the_command_wrote_without_a_word(tiny, tmp_path, capsys):
+    tiny.aggregate(tmp_path)
+    tiny.run("optimizer.lr=0.3", test=GOOD)
+    assert "equal lr=0.3" in tiny.aggregate(tmp_path)["table.md"]
+    assert capsys.readouterr().err == ""
+
+
+def test_digests_are_those_of_sha256sum(tiny, tmp_path):
+    tiny.aggregate(tmp_path)
+    folder = tmp_path / "results" / "tiny"
+    subprocess.run(["sha256sum", "--check", "--quiet", "digests.txt"], cwd=folder, check=True)
+
+
+def test_labels_say_what_differs(runs, tmp_path):
+    """Optimizers by name, their keys among their own rows, nothing that all have in common."""
+    runs.singles(seeds=(0,))
+    runs.run("optimizer=adam", "optimizer.lr=0.001", test=GOOD)
+    runs.run("optimizer=adam", "optimizer.lr=0.01", test=GOOD)
+    runs.run("optimizer=sgd", "optimizer.lr=0.02", test=GOOD)
+    runs.run("method=uncertainty", "optimizer=sgd", "optimizer.lr=0.02", "batch_size=64", test=GOOD)
+    assert list(rows_of(runs.aggregate(tmp_path)["table.md"])) == [
+        "single_task",
+        "equal adam batch_size=256 lr=0.001",
+        "equal adam batch_size=256 lr=0.01",
+        "equal sgd batch_size=256",
+        "uncertainty sgd batch_size=64",
+    ]
+
+
+def test_seconds_are_relative_to_equal_of_the_same_seed(runs):
+    for seed in range(3):
+        runs.run("dataset.tasks=[left]", seed=seed, test={"left/accuracy": 1.0})
+        runs.run("dataset.tasks=[right]", seed=seed, test={"right/error": 1.0})
+        runs.run(seed=seed, test=GOOD, seconds=1.0 + seed)
+        runs.run(
+            "method=uncertainty", "optimizer.lr=0.5", seed=seed, test=GOOD, seconds=(1.0 + seed) * (1.1 + seed / 10)
+        )
+        runs.run("method=uncertainty", "batch_size=64", seed=seed, test=GOOD, seconds=9.0)
+    results, _ = gather.gather(runs.cells, [f"machine.runs={runs.path}"], "last")
+    (found,) = compare(results, "tiny", lambda result, task: "")
+    seconds = dict(zip([row.label for row in found.rows], found.seconds, strict=True))
+    assert seconds["equal batch_size=256 lr=0.02"] == 1
+    assert seconds["uncertainty batch_size=256 lr=0.5"] == pytest.approx(1.2)
+    assert math.isnan(seconds["uncertainty batch_size=64 lr=0.02"])  # other work
+
+
+def test_delta_m_in_the_table_is_that_of_stats(tiny):
+    results, _ = gather.gather(tiny.cells, [f"machine.runs={tiny.path}"], "last")
+    (found,) = compare(results, "tiny", lambda result, task: "")
+    for form in stats.DELTA_M:
+        values = [[79, 0.18], [81, 0.18], [83, 0.18]]
+        expected = stats.delta_m(values, [81, 0.2], [True, False], ["left", "right"], form)
+        assert found.deltas[form][1] == pytest.approx(expected)
+    assert presentation.table(found, "last").head[3:5] == ["Δm metrics ↓ [%]", "Δm tasks ↑ [%]"]
+
+
+SWEEP = """
+import json, sys, types
+from mtlbench import aggregate
+sweep = types.ModuleType("mtlbench.sweep")
+listed = [types.SimpleNamespace(id=id, overrides=overrides) for id, overrides in json.load(open("cells.json"))]
+sweep.cells = lambda folder, overrides: listed
+sys.modules["mtlbench.sweep"] = sweep
+aggregate.main(sys.argv[1:])
+assert "torch" not in sys.modules
+"""
+
+
+def command(tmp_path, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", SWEEP, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command(tiny, tmp_path):
+    """Options between the overrides; plain text where there is no terminal; errors as sentences; never torch."""
+    tiny.cell("optimizer.lr=0.7", seed=0)
+    (tmp_path / "cells.json").write_text(json.dumps([[cell.id, cell.overrides] for cell in tiny.cells]))
+    done = command(tmp_path, "sweeps/tiny/", "--select", "mean_last_10", "machine.runs=runs", "--out", "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "tiny: multidigits\n" in done.stdout
+    assert "0.1800 ± 0.0000 *" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("elsewhere/tiny/table.md  elsewhere/tiny/table.tex")
+    assert "mean of the last 10 evaluated epochs" in (tmp_path / "elsewhere/tiny/table.md").read_text()
+    status = (tmp_path / "elsewhere/tiny/status.md").read_text()
+    assert "python -m mtlbench.sweep run sweeps/tiny/ machine.runs=runs" in status
+    empty = command(tmp_path, "sweeps/tiny", "machine.runs=nowhere")
+    assert empty.returncode == 1
+    assert empty.stdout == ""
+    assert empty.stderr.startswith("sweeps/tiny: no run has finished (13 missing).")
+
+
+def test_imports_no_torch():
+    code = "import mtlbench.aggregate, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -137,7 +137,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{value} ({count} runs)" for value, count in sorted(counter.items()))
+    return ", ".join(f"{value} ({count} run{'s' * (count > 1)})" for value, count in sorted(counter.items()))
 
 
 def _spread(values: Sequence[np.ndarray], ranked: Iterable[int], higher: bool, digits: int | None = None) -> list[Cell]:
