@@ -105,7 +105,7 @@ def step(
     problem = _problem_of_tasks(present, losses, gramian)
     if problem is None:
         chosen, weights, own_weights, slope = _balance(method, losses, gramian, present, rng)
-        problem = _problem_of_method(method, present, weights, own_weights)
+        problem = _problem_of_method(method, present, chosen, weights, own_weights)
     if problem is not None:
         return _refused(
             model, method, StepResult(present, losses, losses * math.nan, gramian, terms, math.nan, problem)
@@ -370,8 +370,8 @@ def _problem_of_tasks(tasks: Sequence[str], losses: Tensor, gramian: Tensor | No
 
 
 def _problem_of_method(method: Weighting, tasks: Sequence[str], *weights: Tensor) -> str | None:
-    for name, *values in zip(tasks, *(w.tolist() for w in weights), strict=True):
-        for weight in values:
+    for vector in weights:
+        for name, weight in zip(tasks, vector.tolist(), strict=True):
             if not math.isfinite(weight):
                 return f"{type(method).__name__} gives {name} the weight {weight}"
     if any(p.grad is not None and not p.grad.isfinite().all() for p in method.parameters()):

@@ -24,13 +24,13 @@ class Hybrid(Weighting):
     def __init__(self, tasks: Sequence[str], loss: Weighting, gradient: Weighting):
         if overrides(loss, "weights") or overrides(loss, "combine"):
             raise ValueError(
-                f"method.loss: {type(loss).__name__} balances gradients, and a hybrid's loss balance comes before "
-                f"them. Type method.gradient=... for it, and method.loss=equal or another loss balance."
+                f"method.loss: {type(loss).__name__} balances gradients, so it comes second. Type "
+                f"method@method.gradient=<it> and method@method.loss=equal or another loss balance."
             )
         if overrides(gradient, "transform"):
             raise ValueError(
-                f"method.gradient: {type(gradient).__name__} balances losses. Type method.loss=... for it, and "
-                f"method.gradient=mgda or another gradient balance; alone it is method=... without a hybrid."
+                f"method.gradient: {type(gradient).__name__} balances losses, so it comes first or alone. Type "
+                f"method@method.loss=<it> and method@method.gradient=mgda or another gradient balance; or method=<it>."
             )
         super().__init__(tasks, gradient.level)
         self.loss, self.gradient = loss, gradient
