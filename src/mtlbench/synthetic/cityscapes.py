@@ -20,7 +20,7 @@ from mtlbench.seeds import seed_of
 from mtlbench.synthetic.ids import COLOURS, Id
 from mtlbench.synthetic.paint import noise
 from mtlbench.synthetic.raycast import Camera
-from mtlbench.synthetic.street import View, render
+from mtlbench.synthetic.street import View, number_instances, render
 
 CITIES = {"train": ("aachen", "bremen", "ulm"), "val": ("frankfurt",)}
 BASELINE = 0.209313
@@ -98,14 +98,14 @@ def cover(seen: View, index: int, rng: np.random.Generator) -> View:
     image, labels, instances, depth = (x.copy() for x in (seen.image, seen.labels, seen.instances, seen.depth))
     height, width = labels.shape
     v, u = np.mgrid[0:height, 0:width].astype(np.float32)
-    crown = height * (1 - rng.uniform(0.05, 0.11) * (1 - ((u / width - rng.uniform(0.45, 0.55)) / 0.62) ** 2))
+    crown = height * (1 - rng.uniform(0.07, 0.12) * (1 - ((u / width - rng.uniform(0.45, 0.55)) / 0.62) ** 2))
     ego = v > crown
     paint = rng.uniform(0.15, 0.6) * (0.7 + 0.6 * np.exp(-(((v - crown) / height * 60 - 1) ** 2)))
     dull = 255 * (paint[..., None] + rng.normal(0, 0.012, image.shape))
     image[ego] = np.clip(dull, 0, 255)[ego]
     labels[ego] = Id.EGO_VEHICLE
     thick = max(1, width // 512)
-    margins = [int(m) * thick for m in rng.integers([0, 0, 0, 1], [3, 3, 2, 4])]  # left, right, top, bottom
+    margins = [int(m) * thick for m in rng.integers(0, 2, 4)]  # left, right, top, bottom
     border = (u < margins[0]) | (u >= width - margins[1]) | (v < margins[2]) | (v >= height - margins[3])
     labels[border] = Id.RECTIFICATION_BORDER
     image[border] //= 6
@@ -115,12 +115,14 @@ def cover(seen: View, index: int, rng: np.random.Generator) -> View:
     covered = ego | border | outside
     instances[covered] = labels[covered]
     depth[covered] = np.nan
+    owner = np.where(instances >= 1000, instances, -1)
     if index % 5 == 0 and (instances >= 1000).any():
         far = np.isin(labels, (Id.ROAD, Id.SIDEWALK)) & (depth > 12)
         if far.any():
             at = tuple(rng.choice(np.argwhere(far)))
-            instances[at] = 1000 * Id.PERSON + np.unique(instances[instances // 1000 == Id.PERSON]).size
+            owner[at] = owner.max() + 1
             labels[at], depth[at], image[at] = Id.PERSON, depth[at] * 0.98, (140, 30, 40)
+    instances = number_instances(labels, owner)  # what is covered in whole leaves no gap
     return View(image, labels, instances, depth, seen.normals, seen.camera)
 
 
@@ -135,7 +137,7 @@ def occluded(disparity: ndarray) -> ndarray:
     place = np.arange(disparity.shape[1], dtype=np.float32) - np.nan_to_num(disparity)
     nearest = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
     hidden = np.zeros(disparity.shape, bool)
-    hidden[:, :-1] = nearest[:, 1:] < place[:, :-1]
+    hidden[:, :-1] = nearest[:, 1:] <= place[:, :-1]
     return hidden | (place < 0)
 
 

@@ -45,8 +45,8 @@ class Scene:
 
 
 def street(seed: int, split: str, index: int) -> Scene:
-    """A random street. Every eleventh, from index 1, has nothing that counts as an instance; every second,
-    from 0, one of RARE; every fourth, from 0, crowds."""
+    """A random street. Indices 1 and 11 of every 22 have nothing that counts as an instance; every second,
+    from 0, has one of RARE; every fourth, from 0, crowds."""
     rare = RARE[index // 2 % len(RARE)] if index % 2 == 0 else None
     if rare == Id.TRAIN and split != "train":
         rare = Id.BUS
@@ -57,7 +57,7 @@ def street(seed: int, split: str, index: int) -> Scene:
         builder.furniture(side)
     builder.horizon()
     builder.odds_and_ends()
-    if index % 11 != 1:
+    if index % 22 not in (1, 11):
         builder.traffic()
         builder.people(crowd=index % 4 == 0)
     return builder.scene()
@@ -253,7 +253,7 @@ class _Street(Parts):
             if self.rare == Id.TRAIN:
                 self.vehicle(Id.TRAIN, self.rails, u(14, 35) + SIZES[Id.TRAIN][1], 0.0)
                 self.rare = None
-        self.lane(u(-0.5, 0.5), u(9, 40), 0.0)
+        self.lane(u(-0.5, 0.5), u(8, 14) if self.rare == Id.MOTORCYCLE else u(9, 40), 0.0)
         if free < -3.4:
             self.lane(min(-2.3, (free - 1.2) / 2), u(7, 40), np.pi)
         if self.crossing < 50 and u() < 0.5:

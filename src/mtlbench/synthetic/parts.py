@@ -158,8 +158,8 @@ class Parts:
         ]
 
     def motorcycle(self, x, z, heading, instance, colour) -> None:
-        parts = [(ELLIPSOID, (0, 0.32, sz), (0.09, 0.32, 0.32), DARK) for sz in (-0.65, 0.65)]
-        parts += [(BOX, (0, 0.65, 0), (0.17, 0.22, 0.6), colour), (BOX, (0, 1.0, 0.5), (0.36, 0.05, 0.05), DARK)]
+        parts = [(ELLIPSOID, (0, 0.32, sz), (0.11, 0.33, 0.33), DARK) for sz in (-0.65, 0.65)]
+        parts += [(BOX, (0, 0.65, 0), (0.24, 0.24, 0.62), colour), (BOX, (0, 1.0, 0.5), (0.4, 0.06, 0.05), DARK)]
         self.assemble(Id.MOTORCYCLE, x, z, heading, instance, parts)
         self.shadow(x, z, 0.2, 0.8, heading)
         self.person(x, z, heading, Id.RIDER, seat=0.55)
