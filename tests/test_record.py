@@ -518,11 +518,13 @@ def test_save_and_load_with_rotation(tmp_path: Path):
 
 def damage(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
-    middle = data.index(bytes(state(3)["w"][:4].numpy().tobytes()))
+    middle = data.find(bytes(state(3)["w"][:4].numpy().tobytes()))
     if how == "truncated":
         del data[len(data) // 2 :]
     elif how == "empty":
         data.clear()
+    elif middle < 0:
+        raise AssertionError("damage() looks for the numbers of state(3)")
     elif how == "a flipped bit":
         data[middle] ^= 1
     elif how == "zeroed":
@@ -670,6 +672,30 @@ def test_an_object_that_cannot_be_saved_is_not_called_a_disk_error(tmp_path: Pat
     assert run.load()["epoch"] == 1
 
 
+def test_reading_a_checkpoint_of_a_run_that_nobody_has(tmp_path: Path):
+    run = start(tmp_path)
+    with pytest.raises(ValueError, match=r"no last checkpoint .*there: none.*keep=all"):
+        record.read_checkpoint(run.folder)
+    run.save(state(2))
+    run.save(state(3))
+    run.finish({})
+    assert record.read_checkpoint(run.folder)["epoch"] == 3
+    with pytest.raises(ValueError, match=r"no best checkpoint .*there: checkpoint.previous.pt, checkpoint.pt"):
+        record.read_checkpoint(run.folder, "best")
+    with pytest.raises(ValueError, match="checkpoint=first: expected last or best"):
+        record.read_checkpoint(run.folder, "first")
+    damage(run.folder / "checkpoint.pt", "zeroed")
+    with pytest.warns(UserWarning, match=r"checkpoint.pt is broken .* checkpoint.previous.pt is read in its place"):
+        assert record.read_checkpoint(run.folder)["epoch"] == 2
+    assert (run.folder / "checkpoint.pt").exists()
+    damage(run.folder / "checkpoint.previous.pt", "empty")
+    with (
+        pytest.warns(UserWarning, match="in its place"),
+        pytest.raises(ValueError, match=r"no last checkpoint that can be read .*checkpoint.pt is broken"),
+    ):
+        record.read_checkpoint(run.folder)
+
+
 @pytest.mark.parametrize(
     ("keep", "left"),
     [
@@ -701,8 +727,7 @@ def test_tidy_best_without_a_best_keeps_the_last(tmp_path: Path):
 
 
 def test_source_hash_is_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert provenance.source_hash() == record.source_hash()
-    assert len(record.source_hash()) == 16
+    assert len(provenance.source_hash()) == 16
     (tmp_path / "methods").mkdir()
     (tmp_path / "a.py").write_text("a = 1")
     (tmp_path / "methods" / "b.py").write_text("b = 1")
@@ -717,12 +742,11 @@ def test_source_hash_is_of_every_source(tmp_path: Path, monkeypatch: pytest.Monk
     assert len({first, second, hashed()}) == 3
 
 
-def test_file_hash(tmp_path: Path):
-    (tmp_path / "a.py").write_text("a")
-    (tmp_path / "b.py").write_text("b")
-    a, b = tmp_path / "a.py", tmp_path / "b.py"
-    assert record.file_hash(a) != record.file_hash(b)
-    assert record.file_hash(a, b) == record.file_hash(b, a, a) != record.file_hash(a)
+def test_hash_of_is_of_the_files_of_the_classes():
+    one, other = provenance.hash_of(Path()), provenance.hash_of(threading.Event())
+    assert one != other
+    assert provenance.hash_of(Path(), threading.Event()) == provenance.hash_of(threading.Event(), Path(), Path("a"))
+    assert provenance.hash_of(Path(), threading.Event()) not in (one, other)
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -755,7 +779,7 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_versions_name_what_makes_numbers():
-    found = record.versions()
+    found = provenance.versions()
     assert found["torch"] == torch.__version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"numpy", "torchvision", "timm", "hydra-core", "cuda"} <= set(found)
@@ -766,7 +790,8 @@ def test_reading_runs_needs_no_torch(tmp_path: Path):
     run.append({"epoch": 0})
     run.finish({"run": "ab12"})
     code = (
-        "from mtlbench.record import read_lines, read_record, source_hash, versions\nfolder = Path(argv[0]) / 'ab12'\n"
+        "from mtlbench.record import read_lines, read_record\n"
+        "from mtlbench.provenance import source_hash, versions\nfolder = Path(argv[0]) / 'ab12'\n"
         "print(state_of(folder), read_lines(folder), read_record(folder), source_hash() and versions() and None)\n"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )

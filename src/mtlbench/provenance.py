@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import inspect
 import platform
 import subprocess
 import sys
@@ -36,9 +37,10 @@ def source_hash() -> str:
     return _hash(sorted(_PACKAGE.rglob("*.py")), _PACKAGE)
 
 
-def file_hash(*paths: str | Path) -> str:
-    """The hash of some source files: a method's, or those of a hybrid's parts. Their order does not matter."""
-    digests = {hashlib.sha256(Path(path).read_bytes()).digest() for path in paths}
+def hash_of(*things: Any) -> str:
+    """The hash of the files in which the classes of these objects are written: a method and a hybrid's parts."""
+    files = {inspect.getfile(type(thing)) for thing in things}
+    digests = {hashlib.sha256(Path(path).read_bytes()).digest() for path in files}
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16]
 
 

@@ -24,22 +24,8 @@ from typing import Any
 import yaml
 
 from mtlbench.claim import Busy, Claim, Lost, holder
-from mtlbench.provenance import file_hash, git_state, source_hash, versions
 
-__all__ = [
-    "Busy",
-    "Done",
-    "Lost",
-    "Run",
-    "file_hash",
-    "git_state",
-    "load_state",
-    "read_lines",
-    "read_record",
-    "source_hash",
-    "state_of",
-    "versions",
-]
+__all__ = ["Busy", "Done", "Lost", "Run", "load_state", "read_checkpoint", "read_lines", "read_record", "state_of"]
 
 STATES = ("missing", "running", "interrupted", "failed", "done")
 
@@ -117,6 +103,30 @@ def load_state(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise ValueError(f"{path} is broken ({str(error).splitlines()[0]}).") from error
+
+
+def read_checkpoint(folder: Path, which: str = "last") -> dict[str, Any]:
+    """The saved state of a run, "last" or "best". Raises ValueError where there is none that can be read.
+
+    A broken checkpoint.pt is passed over, with a warning, for checkpoint.previous.pt where that is left.
+    """
+    names = {"last": ("checkpoint.pt", "checkpoint.previous.pt"), "best": ("best.pt",)}
+    if which not in names:
+        raise ValueError(f"checkpoint={which}: expected last or best.")
+    broken = []
+    for path in (folder / name for name in names[which]):
+        if path.exists():
+            if broken:
+                warnings.warn(f"{broken[0]} {path.name} is read in its place.", stacklevel=2)
+            try:
+                return load_state(path)
+            except ValueError as error:
+                broken.append(str(error))
+    there = sorted(path.name for path in folder.glob("*.pt")) or ["none"]
+    raise ValueError(
+        f"{folder}: no {which} checkpoint that can be read (there: {', '.join(there)}). {' '.join(broken)} "
+        f"What a run leaves is chosen by keep=last, keep=best or keep=all."
+    )
 
 
 class Run:

@@ -14,7 +14,8 @@ from typing import Any
 from mtlbench.cells import Cell, cells, runs_of
 from mtlbench.claim import Busy, Claim
 from mtlbench.console import duration
-from mtlbench.record import read_record, source_hash, state_of
+from mtlbench.provenance import source_hash
+from mtlbench.record import read_record, state_of
 
 
 @dataclass(frozen=True)
