@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from mtlbench import config as configuration
-from mtlbench import record
+from mtlbench import provenance
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import Fit
 from mtlbench.parallel import Ranks
@@ -50,10 +50,10 @@ def entry(
         "last": evaluated[-1] if evaluated else {},
         "synthetic": dataset.synthetic,
         "fingerprint": dataset.fingerprint(),
-        "git": record.git_state(),
-        "source_hash": record.source_hash(),
-        "method_hash": record.hash_of(*(m for m in fit.method.modules() if isinstance(m, Weighting))),
-        "versions": record.versions(),
+        "git": provenance.git_state(),
+        "source_hash": provenance.source_hash(),
+        "method_hash": provenance.hash_of(*(m for m in fit.method.modules() if isinstance(m, Weighting))),
+        "versions": provenance.versions(),
         "device": around["device"],
         "world_size": around["world_size"],
         "threads": around["threads"],
