@@ -8,23 +8,19 @@ import math
 import random
 import subprocess
 import sys
-from dataclasses import dataclass
+from unittest.mock import patch
 
 import pytest
+from omegaconf import OmegaConf
 
 from mtlbench import aggregate, config, gather, presentation, stats, tables
+from mtlbench.cells import Cell
 from mtlbench.comparison import compare
 
 METRICS = {
     "left/accuracy": {"higher_is_better": True, "unit": "%", "primary": True},
     "right/error": {"higher_is_better": False, "unit": "", "primary": True},
 }
-
-
-@dataclass(frozen=True)
-class ACell:
-    id: str
-    overrides: list[str]
 
 
 @functools.cache
@@ -43,7 +39,8 @@ class Folder:
         """A cell without a folder: missing."""
         text, choices = composed(overrides)
         identity = {**json.loads(text), "seed": seed}
-        cell = ACell(f"{len(self.cells):02x}cell", [*overrides, f"seed={seed}"])
+        words = [*overrides, f"seed={seed}", f"machine.runs={self.path}"]
+        cell = Cell(config.run_id(OmegaConf.create(identity)), words, choices, identity["epochs"])
         self.cells.append(cell)
         return cell, identity, choices
 
@@ -87,12 +84,13 @@ class Folder:
             self.run("dataset.tasks=[left]", seed=seed, test={"left/accuracy": 80.0 + seed}, seconds=0.4, **record)
             self.run("dataset.tasks=[right]", seed=seed, test={"right/error": 0.2}, seconds=0.4, **record)
 
-    def aggregate(self, tmp_path, out="results", **keys):
-        """The files that the command writes, by name."""
+    def aggregate(self, tmp_path, out="results", cells=None, **keys):
+        """The files that the command writes for these cells, by name."""
         overrides = [f"machine.runs={self.path}"]
         sweep = str(tmp_path / "sweeps" / "tiny")
-        keys.setdefault("cells", self.cells)
-        _, folder = aggregate.aggregate(sweep, overrides, out=str(tmp_path / out), **keys)
+        found = self.cells if cells is None else cells
+        with patch.object(aggregate, "cells", lambda folder, words: found):
+            _, folder = aggregate.aggregate(sweep, overrides, out=str(tmp_path / out), **keys)
         return {path.name: path.read_text() for path in sorted(folder.iterdir())}
 
 
@@ -238,8 +236,8 @@ def test_holes_are_shown_in_place_and_never_ranked(tiny, runs, tmp_path):
     )
     status = files["status.md"]
     assert "21 cells: 15 done, 1 diverged, 1 failed, 1 interrupted, 1 running, 2 missing." in status
-    assert "failed equal lr=0.5 seed=1, run 10cell" in status
-    assert "OSError: disk &lt;full&gt;" in status
+    assert f"failed equal lr=0.5 seed=1, run {failed.name}: OSError" in status
+    assert "OSError: disk &lt;full&gt;" in status  # in Markdown nothing is HTML
     assert "diverged equal lr=0.3 seed=2" in status
     assert "epoch 3, step 17: the loss of left is NaN" in status
     assert "python -m mtlbench.sweep run" in status
@@ -287,8 +285,8 @@ def test_missing_baseline_names_the_command(runs, tmp_path):
     runs.run("dataset.tasks=[left,right]", "optimizer.lr=0.1", "architecture=multi_decoder", seed=0, test=GOOD)
     with pytest.raises(ValueError, match=r"single-task run of right.*none in the sweep") as caught:
         runs.aggregate(tmp_path)
-    command = "python -m mtlbench.train optimizer.lr=0.1 seed=0 method=equal 'dataset.tasks=[right]'"
-    assert f"{command} machine.runs={runs.path}" in str(caught.value)
+    words = f"optimizer.lr=0.1 seed=0 machine.runs={runs.path} method=equal 'dataset.tasks=[right]'"
+    assert f"\n  python -m mtlbench.train {words}\n" in str(caught.value)
     loaded, _ = config.load_run(["optimizer.lr=0.1", "seed=0", "method=equal", "dataset.tasks=[right]"])
     assert list(loaded.dataset.tasks) == ["right"]  # the command composes
     assert not (tmp_path / "results").exists()  # nothing half-made
@@ -337,8 +335,6 @@ def test_no_finished_run(runs, tmp_path):
     runs.cell("optimizer.lr=0.1", seed=0)
     with pytest.raises(ValueError, match=r"no run has finished \(1 missing\)[\s\S]*mtlbench.sweep run"):
         runs.aggregate(tmp_path)
-    with pytest.raises(ValueError, match=r"no run has finished \(no cells\)"):
-        runs.aggregate(tmp_path, cells=[])
 
 
 def test_synthetic_data_is_said_in_every_table(runs, tmp_path):
@@ -557,7 +553,7 @@ def test_seconds_are_relative_to_equal_of_the_same_seed(runs):
             "method=uncertainty", "optimizer.lr=0.5", seed=seed, test=GOOD, seconds=(1.0 + seed) * (1.1 + seed / 10)
         )
         runs.run("method=uncertainty", "batch_size=64", seed=seed, test=GOOD, seconds=9.0)
-    results, _ = gather.gather(runs.cells, [f"machine.runs={runs.path}"], "last")
+    results, _ = gather.gather(runs.cells, runs.path, "last")
     (found,) = compare(results, "tiny", lambda result, task: "")
     seconds = dict(zip([row.label for row in found.rows], found.seconds, strict=True))
     assert seconds["equal batch_size=256 lr=0.02"] == 1
@@ -566,7 +562,7 @@ def test_seconds_are_relative_to_equal_of_the_same_seed(runs):
 
 
 def test_delta_m_in_the_table_is_that_of_stats(tiny):
-    results, _ = gather.gather(tiny.cells, [f"machine.runs={tiny.path}"], "last")
+    results, _ = gather.gather(tiny.cells, tiny.path, "last")
     (found,) = compare(results, "tiny", lambda result, task: "")
     for form in stats.DELTA_M:
         values = [[79, 0.18], [81, 0.18], [83, 0.18]]
@@ -575,41 +571,52 @@ def test_delta_m_in_the_table_is_that_of_stats(tiny):
     assert presentation.table(found, "last").head[3:5] == ["Δm metrics ↓ [%]", "Δm tasks ↑ [%]"]
 
 
-SWEEP = """
-import json, sys, types
-from mtlbench import aggregate
-sweep = types.ModuleType("mtlbench.sweep")
-listed = [types.SimpleNamespace(id=id, overrides=overrides) for id, overrides in json.load(open("cells.json"))]
-sweep.cells = lambda folder, overrides: listed
-sys.modules["mtlbench.sweep"] = sweep
-aggregate.main(sys.argv[1:])
-assert "torch" not in sys.modules
+METHODS = """\
+# @package _global_
+# Two learning rates.
+defaults: [/train, _self_]
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      optimizer.lr: 0.02,0.1
+      seed: range(0,3)
 """
+CODE = "import sys; from mtlbench import aggregate; aggregate.main(sys.argv[1:]); assert 'torch' not in sys.modules"
 
 
 def command(tmp_path, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", SWEEP, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", CODE, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
 
 
-def test_the_command(tiny, tmp_path):
+@pytest.mark.slow
+def test_the_command_on_a_sweep(tiny, tmp_path):
     """Options between the overrides; plain text where there is no terminal; errors as sentences; never torch."""
-    tiny.cell("optimizer.lr=0.7", seed=0)
-    (tmp_path / "cells.json").write_text(json.dumps([[cell.id, cell.overrides] for cell in tiny.cells]))
-    done = command(tmp_path, "sweeps/tiny/", "--select", "mean_last_10", "machine.runs=runs", "--out", "elsewhere")
+    sweep = tmp_path / "sweeps" / "tiny"
+    sweep.mkdir(parents=True)
+    (sweep / "methods.yaml").write_text(METHODS)
+    single = METHODS.replace("optimizer.lr: 0.02,0.1", 'dataset.tasks: "[left],[right]"')
+    (sweep / "single_task.yaml").write_text(single)
+    done = command(tmp_path, "sweeps/tiny", "--select", "mean_last_10", "machine.runs=runs", "--out", "elsewhere")
     assert done.returncode == 0, done.stderr
     assert "tiny: multidigits\n" in done.stdout
     assert "0.1800 ± 0.0000 *" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith("elsewhere/tiny/table.md  elsewhere/tiny/table.tex")
-    assert "mean of the last 10 evaluated epochs" in (tmp_path / "elsewhere/tiny/table.md").read_text()
-    status = (tmp_path / "elsewhere/tiny/status.md").read_text()
-    assert "python -m mtlbench.sweep run sweeps/tiny/ machine.runs=runs" in status
+    table = (tmp_path / "elsewhere/tiny/table.md").read_text()
+    assert table == GOLDEN.replace("the last epoch (last)", "the mean of the last 10 evaluated epochs (mean_last_10)")
+    assert "12 cells: 12 done." in (tmp_path / "elsewhere/tiny/status.md").read_text()
     empty = command(tmp_path, "sweeps/tiny", "machine.runs=nowhere")
     assert empty.returncode == 1
     assert empty.stdout == ""
-    assert empty.stderr.startswith("sweeps/tiny: no run has finished (13 missing).")
+    assert "sweeps/tiny: no run has finished (12 missing). Run it:\n" in empty.stderr
+    assert "python -m mtlbench.sweep run sweeps/tiny machine.runs=nowhere" in empty.stderr
+    wrong = command(tmp_path, "sweeps/tyni", "machine.runs=runs")
+    assert wrong.returncode == 1
+    assert "no such sweep" in wrong.stderr
+    assert "Traceback" not in empty.stderr + wrong.stderr
 
 
 def test_imports_no_torch():

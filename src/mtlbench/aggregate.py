@@ -15,11 +15,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from mtlbench import gather, presentation, tables
+from mtlbench.cells import cells, runs_of
 from mtlbench.comparison import Comparison, compare
 from mtlbench.gather import Result
 from mtlbench.record import STATES
@@ -33,26 +33,22 @@ COLUMNS = (
 
 
 def aggregate(
-    sweep: str, overrides: Sequence[str], select: str = "last", out: str = "results", cells: Iterable[Any] | None = None
+    sweep: str, overrides: Sequence[str] = (), select: str = "last", out: str = "results"
 ) -> tuple[list[Comparison], Path]:
     """Writes the results of a sweep and returns its comparisons and their folder.
 
-    overrides: as given to the sweep (machine.runs=...). cells: instead of those of the sweep's folder.
-    Raises ValueError where no run has finished, a single-task baseline is missing, or `select` cannot be applied.
+    overrides: as given to the sweep (machine.runs=<folder>). Raises ValueError where no run has finished, a
+    single-task baseline is missing, or `select` cannot be applied.
     """
-    if cells is None:
-        from mtlbench.sweep import cells as cells_of  # it can start runs; here only its list is wanted
-
-        cells = cells_of(Path(sweep), list(overrides))
-    results, remarks = gather.gather(cells, overrides, select)
+    results, remarks = gather.gather(cells(Path(sweep), overrides), runs_of(overrides), select)
     resume = shlex.join(["python", "-m", "mtlbench.sweep", "run", sweep, *overrides])
     if not any(result.state == "done" for result in results):
-        raise ValueError(f"{sweep}: no run has finished ({_states(results) or 'no cells'}). Run it:\n  {resume}")
+        raise ValueError(f"{sweep}: no run has finished ({_states(results)}). Run it:\n  {resume}")
 
     def command(result: Result, task: str) -> str:
         if result.single_task:
             return resume
-        cell = train_command(baseline_overrides(result.overrides, task), overrides)
+        cell = train_command(baseline_overrides(result.overrides, task))
         return f"{cell}\nand make it a cell of {sweep}, so that its tables find it."
 
     name = Path(sweep).resolve().name
@@ -61,7 +57,7 @@ def aggregate(
         "records.csv": records(comparisons, select),
         "table.md": table_md(comparisons, select),
         "table.tex": table_tex(comparisons, select),
-        "status.md": status(name, comparisons, remarks, resume, overrides),
+        "status.md": status(name, comparisons, remarks, resume),
     }
     folder = Path(out) / name
     write(folder, files)
@@ -76,9 +72,9 @@ def baseline_overrides(overrides: Sequence[str], task: str) -> list[str]:
     return [*kept, "method=equal", f"dataset.tasks=[{task}]"]
 
 
-def train_command(cell: Sequence[str], overrides: Sequence[str]) -> str:
+def train_command(overrides: Sequence[str]) -> str:
     """What to type to run one cell."""
-    return shlex.join(["python", "-m", "mtlbench.train", *gather.together(cell, overrides)])
+    return shlex.join(["python", "-m", "mtlbench.train", *overrides])
 
 
 def records(comparisons: Sequence[Comparison], select: str) -> str:
@@ -141,9 +137,7 @@ def table_tex(comparisons: Sequence[Comparison], select: str) -> str:
     return "\n".join(["% needs \\usepackage{booktabs}", *parts])
 
 
-def status(
-    name: str, comparisons: Sequence[Comparison], remarks: Sequence[str], resume: str, overrides: Sequence[str]
-) -> str:
+def status(name: str, comparisons: Sequence[Comparison], remarks: Sequence[str], resume: str) -> str:
     """status.md: cells by state, rows with their seeds, what went wrong, what to type."""
     text = tables.markdown_text
     results = [result for comparison in comparisons for result in comparison.results]
@@ -163,7 +157,7 @@ def status(
         lines += ["## What is missing", "", "All of it:", "", f"    {resume}", "", "One by one:", ""]
         for result in todo:
             lines.append(f"- {result.state} {text(_called(result))}, run {result.id}")
-            lines += ["", f"      {train_command(result.overrides, overrides)}", ""]
+            lines += ["", f"      {train_command(result.overrides)}", ""]
     if remarks:
         lines += ["## Notes", "", *(f"- {text(remark)}" for remark in remarks), ""]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtlbench import config, record, stats
+from mtlbench.cells import Cell
 
 SELECT = {
     "last": "the last epoch",
@@ -63,15 +64,12 @@ class Result:
         return self.tasks is not None and len(self.tasks) == 1 and self.option("method") == "equal"
 
 
-def gather(cells: Iterable[Any], overrides: Sequence[str], select: str) -> tuple[list[Result], list[str]]:
-    """The cells (`.id`, `.overrides`) by id, and notes on files that were not whole. `overrides`: the user's.
+def gather(cells: Iterable[Cell], runs: Path, select: str) -> tuple[list[Result], list[str]]:
+    """The cells by id, each as its folder in `runs` has it, and notes on files that were not whole.
 
     Raises ValueError for select=best_val where a run has no validation metrics.
     """
     cells = sorted({cell.id: cell for cell in cells}.values(), key=lambda cell: cell.id)
-    if not cells:
-        return [], []
-    runs = Path(config.load(together(cells[0].overrides, overrides)).machine.runs)
     known: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str]]] = {}
     results, notes, unknown = [], [], []
     for cell in cells:
@@ -91,7 +89,7 @@ def gather(cells: Iterable[Any], overrides: Sequence[str], select: str) -> tuple
     for result in unknown:  # no record says what they are: composed, once for all seeds of a row
         row = _without_seed(result.overrides)
         if row not in known:
-            composed, choices = config.load_run(together(result.overrides, overrides))
+            composed, choices = config.load_run(result.overrides)
             known[row] = config.identity(composed), choices
         identity, result.choices = known[row]
         seeds = [text.removeprefix("seed=") for text in result.overrides if text.startswith("seed=")]
@@ -99,7 +97,7 @@ def gather(cells: Iterable[Any], overrides: Sequence[str], select: str) -> tuple
     return sorted(results + unknown, key=lambda result: result.id), notes
 
 
-def _finished(cell: Any, folder: Path, select: str, notes: list[str]) -> Result:
+def _finished(cell: Cell, folder: Path, select: str, notes: list[str]) -> Result:
     """The result of a cell that has a record; without `.record` where that cannot be read."""
     broken = Result(cell.id, list(cell.overrides), "unreadable", {}, {})
     try:
@@ -179,12 +177,6 @@ def _number(value: float | None) -> float:
 
 def _without_seed(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(text for text in overrides if not text.startswith("seed=")))
-
-
-def together(cell: Sequence[str], user: Sequence[str]) -> list[str]:
-    """A cell's overrides and those of the user's that it does not hold yet."""
-    keys = {text.partition("=")[0] for text in cell}
-    return [*cell, *(text for text in user if text.partition("=")[0] not in keys)]
 
 
 def _last_line(path: Path) -> str:
