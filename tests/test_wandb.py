@@ -12,8 +12,7 @@ import pytest
 from hydra.utils import instantiate
 
 from mtlbench import config
-from mtlbench.loggers import flatten
-from mtlbench.loggers.wandb import Wandb
+from mtlbench.loggers.wandb import Wandb, flatten
 
 BLOCK = 32768
 LINE = {
@@ -119,9 +118,12 @@ def test_offline_unless_told_otherwise(monkeypatch, no_settings, key, environmen
     assert Wandb("mtlbench", mode=mode).mode == expected
 
 
-def test_another_mode_is_refused(no_settings):
-    with pytest.raises(ValueError, match=r"logger\.mode=on: expected online, offline, disabled or null"):
+def test_another_mode_is_refused(no_settings, monkeypatch):
+    with pytest.raises(ValueError, match=r"logger\.mode=on: expected online, offline, disabled, or nothing"):
         Wandb("mtlbench", mode="on")
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    with pytest.raises(ValueError, match=r"WANDB_MODE=dryrun: expected online"):
+        Wandb("mtlbench")
 
 
 def test_it_is_an_option_that_is_off_by_default(no_settings):

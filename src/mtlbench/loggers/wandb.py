@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtlbench.loggers import Logger, flatten
-
 MODES = ("online", "offline", "disabled")
 
 
-class Wandb(Logger):
+class Wandb:
     """Sends each line of metrics.jsonl to Weights & Biases, or keeps it in <run folder>/wandb for `wandb sync`.
 
     mode: online, offline or disabled; None: what WANDB_MODE says, else online where WANDB_API_KEY is set, else
@@ -21,9 +19,10 @@ class Wandb(Logger):
     """
 
     def __init__(self, project: str, entity: str | None = None, mode: str | None = None):
-        mode = mode or os.environ.get("WANDB_MODE") or None
+        asked = "WANDB_MODE" if mode is None else "logger.mode"
+        mode = os.environ.get("WANDB_MODE") or None if mode is None else mode
         if mode is not None and mode not in MODES:
-            raise ValueError(f"logger.mode={mode}: expected {', '.join(MODES)} or null.")
+            raise ValueError(f"{asked}={mode}: expected {', '.join(MODES)}, or nothing. Type logger.mode=offline.")
         self.project, self.entity = project, entity
         self.mode = mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
         self.run: Any = None
@@ -60,3 +59,14 @@ class Wandb(Logger):
             kept = {key: value for key, value in record.items() if key not in ("config", "metrics")}
             self.run.summary.update(flatten({"record": kept}))
         self.run.finish(exit_code=0 if record is not None else 1)
+
+
+def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """{"val": {"left/accuracy": 97.0}, "cosines": None} to {"val/left/accuracy": 97.0}: None is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}/{inner}": v for inner, v in flatten(value).items()})
+        elif value is not None:
+            flat[str(key)] = value
+    return flat
