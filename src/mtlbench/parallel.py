@@ -49,7 +49,7 @@ class Ranks:
         works: list[dist.Work] = []
 
         def begin(tensor: Tensor) -> None:
-            if self.size > 1:
+            if self.size > 1 and tensor.numel():
                 works.append(dist.all_reduce(tensor, group=self.group, async_op=True))
 
         yield begin

@@ -95,11 +95,9 @@ def step(
             rows = _rows_at_features(local, leaves, heads, ranks)
             _check_nothing_shared_behind(model, shared)
             if not at_z:
-                rows, reached = _through_backbone(features, rows, shared)
+                rows, reached = _through_backbone(features, rows, shared, ranks)
         else:
             rows, reached = _from_losses(local, shared, own, present, ranks)
-        if not at_z:
-            ranks.sum(rows[0])
         losses, gramian = _losses_and_gramian(local, rows, ranks, sum_gramian=at_z)
 
     problem = _problem_of_tasks(present, losses, gramian)
@@ -246,20 +244,25 @@ def _check_nothing_shared_behind(model: nn.Module, shared: list[nn.Parameter]) -
 
 
 def _through_backbone(
-    features: tuple[Tensor, ...], rows: list[Tensor], shared: list[nn.Parameter]
+    features: tuple[Tensor, ...], rows: list[Tensor], shared: list[nn.Parameter], ranks: Ranks
 ) -> tuple[list[Tensor], set[int]]:
-    """The Jacobian [T, P] of the shared parameters, one pass of the backbone for each task, and which it reaches."""
+    """The Jacobian [T, P] of the shared parameters, summed over ranks, and which of them it reaches.
+
+    One pass of the backbone for each task; a row is summed while the next pass runs.
+    """
     jacobian, reached = _empty_jacobian(rows[0], shared), set()
     outputs = [(feature, row) for feature, row in zip(features, rows, strict=True) if feature.requires_grad]
-    for t in range(len(jacobian) if outputs and shared else 0):
-        gradients = torch.autograd.grad(
-            [feature for feature, _ in outputs],
-            shared,
-            [row[t].view_as(feature) for feature, row in outputs],
-            retain_graph=t + 1 < len(jacobian),
-            allow_unused=True,
-        )
-        _gather(gradients, shared, jacobian[t], reached)
+    with ranks.later() as begin_sum:
+        for t in range(len(jacobian) if outputs and shared else 0):
+            gradients = torch.autograd.grad(
+                [feature for feature, _ in outputs],
+                shared,
+                [row[t].view_as(feature) for feature, row in outputs],
+                retain_graph=t + 1 < len(jacobian),
+                allow_unused=True,
+            )
+            _gather(gradients, shared, jacobian[t], reached)
+            begin_sum(jacobian[t])
     return [jacobian], reached
 
 
@@ -272,12 +275,16 @@ def _from_losses(
 ) -> tuple[list[Tensor], set[int]]:
     """The same where no representation is shared: one pass of the whole network for each task."""
     jacobian, reached = _empty_jacobian(torch.stack(local), shared), set()
-    for t, (name, loss) in enumerate(zip(present, local, strict=True)):
-        gradients = torch.autograd.grad(loss, [*shared, *own[name]], retain_graph=t + 1 < len(local), allow_unused=True)
-        _gather(gradients[: len(shared)], shared, jacobian[t], reached)
-        with ranks.summing(own[name]):
-            for parameter, gradient in zip(own[name], gradients[len(shared) :], strict=True):
-                parameter.grad = gradient
+    with ranks.later() as begin_sum:
+        for t, (name, loss) in enumerate(zip(present, local, strict=True)):
+            gradients = torch.autograd.grad(
+                loss, [*shared, *own[name]], retain_graph=t + 1 < len(local), allow_unused=True
+            )
+            _gather(gradients[: len(shared)], shared, jacobian[t], reached)
+            begin_sum(jacobian[t])
+            with ranks.summing(own[name]):
+                for parameter, gradient in zip(own[name], gradients[len(shared) :], strict=True):
+                    parameter.grad = gradient
     return [jacobian], reached
 
 
