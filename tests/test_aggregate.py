@@ -6,12 +6,14 @@ import io
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from unittest.mock import patch
 
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from mtlbench import aggregate, config, gather, presentation, stats, tables
 from mtlbench.cells import Cell
@@ -117,6 +119,17 @@ GOLDEN = """\
 - Dataset multidigits; multi_decoder + lenet + lenet; 15 epochs; float32.
 - Test split; selection: the last epoch (last).
 - Seeds 0, 1, 2. ± is the standard deviation over seeds (ddof 1). 3 seeds: too few to call any difference.
+- Code: source 5a5a.
+
+| method | left accuracy ↑ \\[%\\] | right error ↓ | Δm metrics ↓ \\[%\\] | Δm tasks ↑ \\[%\\] | rank ↓ \
+| s/step ÷ equal | Σ weights | n |
+| :-- | --: | --: | --: | --: | --: | --: | --: | --: |
+| single_task | 81.00 ± 1.00 | 0.2000 ± 0.0000 | - | - | - | - | - | 3/3 |
+| equal lr=0.02 | 81.00 ± 2.00 | <ins>0.2200 ± 0.0000</ins> | <ins>5.00 ± 1.23</ins> | <ins>-5.00 ± 1.23</ins> \
+| <ins>1.75</ins> | 1.00 | 2.00 | 3/3 |
+| equal lr=0.1 | 81.00 ± 2.00 | **0.1800 ± 0.0000** | **-5.00 ± 1.23** | **5.00 ± 1.23** \
+| **1.25** | 1.00 | 1.00 | 3/3 |
+
 - Δm metrics: mean over all metrics of the relative change against single_task, lower is better (Elich et al. 2023). \
 Δm tasks: mean over tasks of the mean over their metrics, higher is better (Vandenhende et al. 2021). \
 Each seed against the mean over seeds of single_task.
@@ -124,16 +137,6 @@ Each seed against the mean over seeds of single_task.
 Of these, the best is bold (\\*), the second underlined (+).
 - s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine. \
 Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate.
-- Code: source 5a5a.
-
-| method | left accuracy ↑ \\[%\\] | right error ↓ | Δm metrics ↓ \\[%\\] | Δm tasks ↑ \\[%\\] | rank ↓ \
-| s/step ÷ equal | Σ weights | n |
-| :-- | --: | --: | --: | --: | --: | --: | --: | --: |
-| single_task | 81.00 ± 1.00 | 0.2000 ± 0.0000 | - | - | - | - | - | 3/3 |
-| equal lr=0.02 | 81.00 ± 2.00 | <ins>0.2200 ± 0.0000</ins> | <ins>5.000 ± 1.235</ins> | <ins>-5.000 ± 1.235</ins> \
-| <ins>1.75</ins> | 1.00 | 2.00 | 3/3 |
-| equal lr=0.1 | 81.00 ± 2.00 | **0.1800 ± 0.0000** | **-5.000 ± 1.235** | **5.000 ± 1.235** \
-| **1.25** | 1.00 | 1.00 | 3/3 |
 
 ## 95 % intervals of Δm
 
@@ -164,10 +167,10 @@ def test_latex_table(tiny, tmp_path):
         r"method & left accuracy $\uparrow$ [\%] & right error $\downarrow$ & $\Delta$m metrics $\downarrow$ [\%] & "
         r"$\Delta$m tasks $\uparrow$ [\%] & rank $\downarrow$ & s/step $\div$ equal & $\Sigma$ weights & n \\",
         r"single\_task & 81.00 $\pm$ 1.00 & 0.2000 $\pm$ 0.0000 & - & - & - & - & - & 3/3 \\",
-        r"equal lr=0.02 & 81.00 $\pm$ 2.00 & \underline{0.2200 $\pm$ 0.0000} & \underline{5.000 $\pm$ 1.235} & "
-        r"\underline{-5.000 $\pm$ 1.235} & \underline{1.75} & 1.00 & 2.00 & 3/3 \\",
-        r"equal lr=0.1 & 81.00 $\pm$ 2.00 & \textbf{0.1800 $\pm$ 0.0000} & \textbf{-5.000 $\pm$ 1.235} & "
-        r"\textbf{5.000 $\pm$ 1.235} & \textbf{1.25} & 1.00 & 1.00 & 3/3 \\",
+        r"equal lr=0.02 & 81.00 $\pm$ 2.00 & \underline{0.2200 $\pm$ 0.0000} & \underline{5.00 $\pm$ 1.23} & "
+        r"\underline{-5.00 $\pm$ 1.23} & \underline{1.75} & 1.00 & 2.00 & 3/3 \\",
+        r"equal lr=0.1 & 81.00 $\pm$ 2.00 & \textbf{0.1800 $\pm$ 0.0000} & \textbf{-5.00 $\pm$ 1.23} & "
+        r"\textbf{5.00 $\pm$ 1.23} & \textbf{1.25} & 1.00 & 1.00 & 3/3 \\",
     ]
     for name in ("toprule", "midrule", "bottomrule", "caption", "begin{tabular}{lrrrrrrrr}"):
         assert text.count(f"\\{name}") == 1
@@ -396,9 +399,34 @@ def test_odd_names_are_escaped(runs, tmp_path):
 def test_every_rendering_shows_the_same_cells():
     table = tables.Table("t", ["a note"], ["method", "x"], [[tables.Cell("a"), tables.Cell("1", tables.BEST)]])
     table.rows.append([tables.Cell("b\nc"), tables.Cell("2", tables.SECOND)])
-    assert tables.plain(table) == "t\n  a note\n  method    x\n  a       1 *\n  b\nc     2 +\n"
+    assert tables.plain(table) == "t\n  a note\n  method    x\n  a       1 *\n  b c     2 +\n"
     assert "| b c | <ins>2</ins> |" in tables.markdown(table)
     assert r"b c & \underline{2} \\" in tables.latex(table)
+
+
+def test_a_terminal_gets_emphasis_and_others_plain_text():
+    table = tables.Table("t[red]", ["a [note]"], ["method", "x"], [[tables.Cell("a 1"), tables.Cell("1", tables.BEST)]])
+    table.rows.append([tables.Cell("b"), tables.Cell("2" * 200, tables.SECOND)])
+    file, terminal = io.StringIO(), io.StringIO()
+    tables.show(table, Console(file=file, highlight=False, soft_wrap=True, width=40))
+    assert file.getvalue() == tables.plain(table) + "\n"
+    tables.show(table, Console(file=terminal, force_terminal=True, highlight=False, soft_wrap=True, width=40))
+    text = terminal.getvalue()
+    assert re.sub("\x1b\\[[0-9;]*m", "", text) == tables.plain(table) + "\n"  # nothing cut at 40 columns
+    assert "a 1" + " " * 201 + "\x1b[1m1\x1b[0m *" in text
+    assert "\x1b[4m" + "2" * 200 + "\x1b[0m +" in text
+
+
+def test_equal_means_tie_whatever_the_order_of_their_terms(runs, tmp_path):
+    """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in their last bit."""
+    runs.singles()
+    for seed, (one, two) in enumerate([(0.1, 0.3), (0.2, 0.2), (0.3, 0.1)]):
+        runs.run("optimizer.lr=0.02", seed=seed, test={"left/accuracy": 80.0, "right/error": one})
+        runs.run("optimizer.lr=0.1", seed=seed, test={"left/accuracy": 80.0, "right/error": two})
+    assert sum([0.1, 0.2, 0.3]) != sum([0.3, 0.2, 0.1])
+    rows = rows_of(runs.aggregate(tmp_path)["table.md"])
+    assert rows["equal lr=0.02"][4] == rows["equal lr=0.1"][4] == "1.50"
+    assert not any("**" in cell for cell in rows["equal lr=0.02"] + rows["equal lr=0.1"])
 
 
 @pytest.mark.parametrize(

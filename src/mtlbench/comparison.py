@@ -183,6 +183,7 @@ def _relate(comparison: Comparison) -> None:
     ranked = comparison.ranked
     if ranked:
         averages = np.array([comparison.rows[i].values(metrics).mean(0) for i in ranked])
+        averages = np.vectorize(stats.without_rounding_error)(averages)  # equal means must tie
         summary = stats.rank_summary(stats.ranks(averages, better))
         for i, place in zip(ranked, summary.average, strict=True):
             comparison.ranks[i] = float(place)

@@ -26,7 +26,7 @@ def table(comparison: Comparison, select: str) -> Table:
         values = [row.values([name])[:, 0] if row.has(name) else np.array([]) for row in everyone]
         columns[head(name, metric)] = _spread(values, [i + 1 for i in ranked], metric["higher_is_better"])
     for form, text in FORMS.items():
-        columns[text] = [dash, *_spread(comparison.deltas[form], ranked, form == "tasks")]
+        columns[text] = [dash, *_spread(comparison.deltas[form], ranked, form == "tasks", 2)]
     places = [np.array([] if math.isnan(place) else [place]) for place in comparison.ranks]
     columns["rank ↓"] = [dash, *_spread(places, ranked, False, 2)]
     columns["s/step ÷ equal"] = [dash, *(Cell(_number(ratio, 2)) for ratio in comparison.seconds)]
@@ -38,7 +38,7 @@ def table(comparison: Comparison, select: str) -> Table:
     columns["n"] = [Cell(n), *(Cell(row.n) for row in rows)]
     labels = ["single_task", *(row.label for row in rows)]
     cells = [[Cell(label), *(column[i] for column in columns.values())] for i, label in enumerate(labels)]
-    return Table(comparison.title, notes(comparison, select), ["method", *columns], cells)
+    return Table(comparison.title, notes(comparison, select), ["method", *columns], cells, legend(comparison))
 
 
 def intervals(comparison: Comparison) -> Table:
@@ -78,22 +78,22 @@ def notes(comparison: Comparison, select: str) -> list[str]:
         lines.append(f"{which} used synthetic data: these numbers say nothing about the real dataset.")
     lines.append(f"Test split; selection: {SELECT[select]} ({select}).")
     lines.append(_seeds(comparison))
-    lines.append(
-        "Δm metrics: mean over all metrics of the relative change against single_task, lower is better (Elich et "
-        "al. 2023). Δm tasks: mean over tasks of the mean over their metrics, higher is better (Vandenhende et al. "
-        "2021). Each seed against the mean over seeds of single_task."
-    )
-    lines.append(
-        f"rank: mean over {len(comparison.metrics)} metrics of the rank of the mean over seeds, ties averaged, "
-        f"among {len(comparison.ranked)} complete rows. Of these, the best is bold (*), the second underlined (+)."
-    )
-    lines.append(
-        "s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine. "
-        "Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate."
-    )
     if comparison.undefined:
         lines.append(f"Δm is undefined: single_task's {', '.join(comparison.undefined)} is not above 0.")
     return lines + _warnings(comparison)
+
+
+def legend(comparison: Comparison) -> list[str]:
+    """What the columns are."""
+    return [
+        "Δm metrics: mean over all metrics of the relative change against single_task, lower is better (Elich et "
+        "al. 2023). Δm tasks: mean over tasks of the mean over their metrics, higher is better (Vandenhende et al. "
+        "2021). Each seed against the mean over seeds of single_task.",
+        f"rank: mean over {len(comparison.metrics)} metrics of the rank of the mean over seeds, ties averaged, among "
+        f"{len(comparison.ranked)} complete rows. Of these, the best is bold (*), the second underlined (+).",
+        "s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine. "
+        "Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate.",
+    ]
 
 
 def _seeds(comparison: Comparison) -> str:
@@ -142,7 +142,7 @@ def _counts(counter: Counter[str]) -> str:
 
 def _spread(values: Sequence[np.ndarray], ranked: Iterable[int], higher: bool, digits: int | None = None) -> list[Cell]:
     """mean ± standard deviation of each row's values; of the ranked rows the best and the second are marked."""
-    means = [_mean(row) for row in values]
+    means = [stats.without_rounding_error(_mean(row)) for row in values]  # equal means must tie
     digits = decimals(means) if digits is None else digits
     competing = [i for i in ranked if not math.isnan(means[i])]
     order = sorted((means[i] for i in competing), reverse=higher)

@@ -77,6 +77,11 @@ def ranks(values: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.float64]
     return pd.DataFrame(turned).rank(method="average").to_numpy()
 
 
+def without_rounding_error(value: float) -> float:
+    """Twelve digits of a number: sums of the same terms in another order are equal then."""
+    return float(f"{value:.12g}")
+
+
 def rank_summary(cells: ArrayLike) -> pd.DataFrame:
     """Lee et al.'s protocol: the smallest, largest and mean rank of each row over all metrics.
 

@@ -1,8 +1,11 @@
-"""A table as Markdown, LaTeX, plain text or on a rich terminal. What it says is decided elsewhere."""
+"""A table as Markdown, LaTeX, plain text or on a terminal. What it says is decided elsewhere."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.text import Text
 
 BEST, SECOND = "best", "second"
 
@@ -17,12 +20,14 @@ class Cell:
 
 @dataclass
 class Table:
-    """title, notes (the lines above the table), one head a column, rows of cells; the first column is the label."""
+    """title, notes (what qualifies the numbers: above the table), one head a column, rows of cells (the first is the
+    label), legend (what the columns are: below the table, and not on a terminal)."""
 
     title: str
     notes: list[str]
     head: list[str]
     rows: list[list[Cell]] = field(default_factory=list)
+    legend: list[str] = field(default_factory=list)
 
 
 def decimals(values: list[float]) -> int:
@@ -53,12 +58,13 @@ def markdown_text(text: str) -> str:
 
 
 def markdown(table: Table, level: int = 1) -> str:
-    """Heading, notes as a list, table; best **bold**, second underlined."""
+    """Heading, notes as a list, table, legend as a list; best **bold**, second underlined."""
     shown = _marked(table, markdown_text, lambda text: f"**{text}**", lambda text: f"<ins>{text}</ins>")
     head = [markdown_text(text) for text in table.head]
     lines = [f"{'#' * level} {markdown_text(table.title)}", ""]
     lines += [f"- {markdown_text(note)}" for note in table.notes] + [""] * bool(table.notes)
     lines += [_line(head), _line([":--", *["--:"] * (len(head) - 1)]), *map(_line, shown)]
+    lines += [""] * bool(table.legend) + [f"- {markdown_text(text)}" for text in table.legend]
     return "\n".join(lines) + "\n"
 
 
@@ -67,10 +73,10 @@ def _line(texts: list[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A table environment for booktabs: the notes are the caption; best \textbf, second \underline."""
+    r"""A table environment for booktabs: notes and legend are the caption; best \textbf, second \underline."""
     shown = _marked(table, latex_text, lambda text: rf"\textbf{{{text}}}", lambda text: rf"\underline{{{text}}}")
     lines = [r"\begin{table}", r"\centering"]
-    lines += [rf"\caption{{{latex_text(' '.join([f'{table.title}.', *table.notes]))}}}"]
+    lines += [rf"\caption{{{latex_text(' '.join([f'{table.title}.', *table.notes, *table.legend]))}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(latex_text, table.head)) + r" \\", r"\midrule"]
     lines += [" & ".join(row) + r" \\" for row in shown]
@@ -80,7 +86,10 @@ def latex(table: Table) -> str:
 
 def plain(table: Table) -> str:
     """For a file or a queue's log: aligned columns; the best with a star, the second with a plus."""
-    shown = [table.head, *_marked(table, str, lambda text: f"{text} *", lambda text: f"{text} +")]
+    shown = [
+        [*map(_one_line, table.head)],
+        *_marked(table, _one_line, lambda text: f"{text} *", lambda text: f"{text} +"),
+    ]
     widths = [max(len(row[i]) for row in shown) for i in range(len(table.head))]
     lines = [table.title, *(f"  {note}" for note in table.notes)]
     for row in shown:
@@ -89,25 +98,32 @@ def plain(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show(table: Table) -> None:
-    """To the terminal: a rich table on a terminal, plain text elsewhere."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
-    console = Console(highlight=False, soft_wrap=True)
+
+def show(table: Table, console: Console | None = None) -> None:
+    """To the terminal: bold and underlined on a terminal, plain text elsewhere. Wide tables are never cut."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    text = plain(table)
     if not console.is_terminal:
-        print(plain(table))
+        console.print(text, markup=False)
         return
-    console.print(Text(table.title, style="bold"), *(Text(f"  {note}") for note in table.notes), sep="\n")
-    grid = RichTable(box=None, pad_edge=True)
-    for i, text in enumerate(table.head):
-        grid.add_column(Text(text), justify="left" if i == 0 else "right", no_wrap=True)
+    lines = text.splitlines()
+    above = len(lines) - len(table.rows) - 1
+    console.print(Text(lines[0], style="bold"))
+    console.print("\n".join(lines[1:above]), markup=False)
+    console.print(Text(lines[above], style="dim"))
     styles = {BEST: "bold", SECOND: "underline", "": ""}
-    signs = {BEST: " *", SECOND: " +", "": ""}
-    for row in table.rows:
-        grid.add_row(*(Text(cell.text + signs[cell.mark], style=styles[cell.mark]) for cell in row))
-    console.print(grid)
+    for line, row in zip(lines[above + 1 :], table.rows, strict=True):
+        shown, place = Text(line), 0
+        for cell in row:
+            text = _one_line(cell.text)
+            place = line.index(text, place)
+            shown.stylize(styles[cell.mark], place, place + len(text))
+            place += len(text)
+        console.print(shown)
+    console.print()
 
 
 def _marked(
