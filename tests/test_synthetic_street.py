@@ -180,6 +180,8 @@ def test_the_mirrored_scene_is_the_flipped_view():
     assert (np.abs(turned - flipped.normals).max(0) < 1e-2).mean() > 0.99
     assert (plain.instances[:, ::-1] == flipped.instances).mean() > 0.99
     assert (plain.labels != flipped.labels).mean() > 0.05
+    colours = [x.astype(int) for x in (plain.image, flipped.image)]
+    assert np.abs(colours[0][:, ::-1] - colours[1]).mean() < 0.5 * np.abs(colours[0] - colours[1]).mean()
 
 
 def test_a_longer_focal_length_enlarges_about_the_centre_and_keeps_the_depth():
@@ -541,6 +543,7 @@ def test_an_empty_folder_may_be_filled(tmp_path):
         ("dataset.height=3", r"dataset.height: expected a whole number of at least 32, found 3"),
         ("dataset.train=0", r"dataset.train: expected a whole number of at least 1, found 0"),
         ("dataset.width=65.5", r"dataset.width: expected a whole number"),
+        ("processes=-1", r"processes=-1: expected 1 or more"),
         ("+dataset.colour=1", r"keys are not added"),
     ],
 )

@@ -46,6 +46,8 @@ def synthesize(config: DictConfig) -> str:
 
     Raises ValueError where the folder holds real data, or, without overwrite, other synthetic data.
     """
+    if config.processes is not None and config.processes < 1:
+        raise ValueError(f"processes={config.processes}: expected 1 or more, or null for one per core.")
     source = configuration.build(config.dataset, seed=config.seed)
     folder = Path(config.machine.data) / source.name
     wanted = marker(source, config)
@@ -134,7 +136,8 @@ def _move(beside: Path, folder: Path) -> None:
 
 def _write(source: Any, folder: Path, processes: int | None) -> None:
     items = source.items()
-    count = min(processes or len(os.sched_getaffinity(0)), len(items))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = min(processes or cores or 1, len(items))
     if count == 1:
         for item in _progress(items, source.name, len(items)):
             source.write(folder, *item)

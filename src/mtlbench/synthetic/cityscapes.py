@@ -154,8 +154,8 @@ def stored_disparity(seen: View, rng: np.random.Generator) -> ndarray:
     sky = np.isinf(seen.depth)
     invalid = occluded(disparity) | np.isnan(disparity) | (sky & (blobs < np.quantile(blobs, 0.96)))
     share = max(rng.uniform(0.11, 0.2), invalid.mean() + 0.02)
-    rest = np.sort(blobs[~invalid])
-    invalid |= blobs <= rest[int(len(rest) * min(1.0, (share - invalid.mean()) / (1 - invalid.mean())))]
+    more = (share - invalid.mean()) / (1 - invalid.mean())
+    invalid |= blobs <= np.quantile(blobs[~invalid], np.clip(more, 0, 1))
     stored = np.minimum(np.rint(np.nan_to_num(disparity) * 256) + 1, LARGEST).astype(np.uint16)
     stored[invalid] = 0
     bonnet = np.argwhere(seen.labels == Id.EGO_VEHICLE)

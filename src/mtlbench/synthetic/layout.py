@@ -33,7 +33,8 @@ class Scene:
     salt: int
 
     def camera(self, height: int, width: int) -> Camera:
-        """The scene's camera for an image of that size: FULL_CAMERA resized, square in x and y as it is."""
+        """The scene's camera for an image of that size: FULL_CAMERA scaled to its width, with the
+        principal point as far down as in a full image."""
         scale = width / FULL_SIZE[1]
         return replace(
             self.pose,
