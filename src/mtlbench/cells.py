@@ -55,8 +55,8 @@ def expand(path: Path, overrides: Sequence[str] = ()) -> list[list[str]]:
     try:
         parsed = OverridesParser.create().parse_overrides([*words, *overrides])
         return BasicSweeper.split_arguments(parsed, None)[0]
-    except (HydraException, AssertionError) as error:
-        raise ValueError(f"{path}: {error or 'an axis that this sweeper cannot expand'}.") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _params(path: Path) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def run(folder: Path, overrides: Sequence[str] = (), jobs: int = 1, stale: bool 
                 print(f"set aside: {set_aside(runs / s.cell.id, s.record or {})}")
         stands = standings(found, runs)
     pool = Workers([s.cell for s in stands if s.state != "done"], found, runs, jobs, Path(folder).resolve().name)
-    pool.run()
+    if pool.queue:
+        pool.run()
     print(status(folder, overrides, jobs)[0], flush=True)
     return pool.exit_code
 

@@ -75,9 +75,8 @@ def _one(overrides: Sequence[str]) -> tuple[str, str]:
         return train(*configuration.load_run(overrides)), ""
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        text = str(error).strip().splitlines() or [""]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return "failed", kind + text[0]
+        return "failed", kind + " ".join(str(error).split())
 
 
 @dataclass
@@ -90,6 +89,7 @@ class _Worker:
     row: TaskID
     cell: Cell | None = None
     begin: float = 0.0
+    epochs: int = 0  # of the cell, when it was handed out
     told: int = 0  # how often it was told to stop
 
 
@@ -102,6 +102,7 @@ class Workers:
         self.finished = self.total - len(queue)
         self.tries: dict[str, int] = {}
         self.failed: dict[str, str] = {}
+        self.begin, self.epochs = time.monotonic(), 0
         self.stops = 0
         self.threads = max(1, len(os.sched_getaffinity(0)) // jobs)
         self.console = Console(highlight=False, soft_wrap=True)
@@ -124,8 +125,12 @@ class Workers:
     def run(self) -> None:
         """Returns when every cell was tried, or after a signal when the workers have saved and ended."""
         logs = self.runs / ".index"
-        if self.queue:
+        try:
             logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{logs} cannot be made: {error.strerror}. Set machine.runs to a folder of yours."
+            ) from error
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         workers: list[_Worker] = []
         try:
@@ -139,9 +144,9 @@ class Workers:
                             self._hand_out(worker)
                         if self.stops:
                             self._tell_to_stop(worker)
-                        self._show(worker)
                         if worker.cell and worker.pipe.poll():
                             workers[place] = self._take_back(worker)
+                    self._show(workers)
                     wait([worker.pipe for worker in workers if worker.cell], 0.5)
         finally:
             for worker in workers:
@@ -151,8 +156,7 @@ class Workers:
                 worker.process.join()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        for name, reason in self.failed.items():
-            self._say(f"failed   {name}   {reason}")
+        self._say_what_left_no_trace()
         if self.stops:
             self._say(f"stopped; what was running is saved. {self.total - self.finished} cells remain.")
 
@@ -176,6 +180,7 @@ class Workers:
                 self.finished += 1
             else:
                 worker.cell, worker.begin = cell, time.monotonic()
+                worker.epochs = epochs_done(self.runs / cell.id)
                 self.tries[cell.id] = self.tries.get(cell.id, 0) + 1
                 self.bar.reset(worker.row, description=self.names[cell.id], total=cell.epochs, visible=True)
                 with contextlib.suppress(BrokenPipeError):  # it died while idle: noticed when its answer is read
@@ -196,6 +201,7 @@ class Workers:
         """Notes how a worker's cell ended; returns the worker, or a new one in place of one that was killed."""
         cell, worker.cell = worker.cell, None
         assert cell is not None
+        self.epochs += epochs_done(self.runs / cell.id) - worker.epochs
         try:
             state, reason = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -219,22 +225,20 @@ class Workers:
     def _note(self, cell: Cell, state: str, reason: str, seconds: float) -> None:
         if state == "done":
             self.finished += 1
-            self.bar.update(self.all, completed=self.finished)
-            self._say(
-                f"{self.finished}/{self.total}   {self.names[cell.id]}   {duration(seconds)}   {self._result(cell)}"
-            )
+            if self.bar.disable:  # on a terminal the bar has it
+                place = f"{self.finished}/{self.total}"
+                self._say(f"{place:<8} {self.names[cell.id]}   {duration(seconds)}   {self._result(cell)}")
         elif state == "failed":
             self._fail(cell, reason)
         elif state == "busy":
             self._say(f"skipped, another process runs it: {self.names[cell.id]}")
         else:
-            self._say(
-                f"saved    {self.names[cell.id]}   after {epochs_done(self.runs / cell.id)} of {cell.epochs} epochs"
-            )
+            done = epochs_done(self.runs / cell.id)
+            self._say(f"saved    {self.names[cell.id]}   after {done} of {cell.epochs} epochs")
             self.stops = self.stops or 1  # a worker was sent a signal by somebody else
 
     def _fail(self, cell: Cell, reason: str) -> None:
-        self.failed[self.names[cell.id]] = reason
+        self.failed[cell.id] = reason
         self._say(f"failed   {self.names[cell.id]}   {reason}")
 
     def _result(self, cell: Cell) -> str:
@@ -243,9 +247,30 @@ class Workers:
             return f"diverged: {record['diverged']['reason']}"
         return values_of(record.get("last", {}), {name: metric["unit"] for name, metric in record["metrics"].items()})
 
-    def _show(self, worker: _Worker) -> None:
-        if worker.cell is not None and not self.bar.disable:
-            self.bar.update(worker.row, completed=epochs_done(self.runs / worker.cell.id))
+    def _show(self, workers: Sequence[_Worker]) -> None:
+        """The bars of a terminal, from the files of the runs; and how long the rest takes at the pace so far."""
+        if self.bar.disable:
+            return
+        epochs = self.epochs
+        for worker in workers:
+            if worker.cell is not None:
+                now = epochs_done(self.runs / worker.cell.id)
+                epochs += now - worker.epochs
+                self.bar.update(worker.row, completed=now)
+        open_epochs = sum(cell.epochs for cell in self.queue)
+        open_epochs += sum(w.cell.epochs - epochs_done(self.runs / w.cell.id) for w in workers if w.cell)
+        pace = (time.monotonic() - self.begin) / epochs if epochs else None
+        left = f"   about {duration(pace * open_epochs)} left" if pace and open_epochs > 0 else ""
+        self.bar.update(self.all, completed=self.finished, unit=f"cells{left}")
+
+    def _say_what_left_no_trace(self) -> None:
+        """Failures before a run's folder was opened, as without the data: `status` cannot know them."""
+        reasons: dict[str, list[str]] = {}
+        for id, reason in self.failed.items():
+            if state_of(self.runs / id) != "failed":
+                reasons.setdefault(reason, []).append(self.names[id])
+        for reason, names in reasons.items():
+            self._say(f"not run   {names[0] if len(names) == 1 else f'{len(names)} cells'}   {reason}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False)
