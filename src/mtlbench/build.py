@@ -114,7 +114,7 @@ def surroundings(ranks: Ranks) -> dict[str, Any]:
         "world_size": ranks.size,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(ranks.device) if cuda else f"cpu {platform.machine()}",
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of torch's own, which a checkpoint must not hold
         "python": platform.python_version(),
     }
 

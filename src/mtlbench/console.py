@@ -96,12 +96,16 @@ class Console:
 
     def stopped(self) -> None:
         self._end()
+        if self.logger is not None:
+            self.logger.finish(None)
         self.terminal.print(f"stopped; the state is saved in {self.folder}. The same command goes on.", markup=False)
         self._flush()
 
     def failed(self) -> None:
         """Leaves the terminal as it was; the error itself is told by whoever catches it."""
         self._end()
+        if self.logger is not None:
+            self.logger.finish(None)
 
     def _end(self) -> None:
         if self.bar is not None:
