@@ -227,6 +227,23 @@ def test_the_same_seed_draws_the_same_whatever_else_is_switched_on():
     assert all(blurred for _, blurred in more)
 
 
+def test_turning_keeps_the_crop_where_it_would_have_been():
+    straight = draws(Augmentation(40, (0.8, 2.0)), 100)
+    turned = draws(Augmentation(40, (0.8, 2.0), (-10.0, 10.0), 1.0), 100)
+    for (a, _), (b, _) in zip(straight, turned, strict=True):
+        assert b.height > a.height
+        assert abs((a.top + a.height / 2) - (b.top + b.height / 2)) <= 0.5
+        assert abs((a.left + a.width / 2) - (b.left + b.width / 2)) <= 0.5
+
+
+def test_a_mirrored_view_is_mirrored_and_nothing_else():
+    image, labels = scene()
+    seen, changed = Augmentation(flip_probability=1.0)(image, labels)
+    assert torch.equal(seen, image.flip(-1))
+    assert torch.equal(changed["semantic"], labels["semantic"].flip(-1))
+    assert (changed["instance"][0, 20, WIDTH - 1 - 25], changed["instance"][1, 20, WIDTH - 1 - 25]) == (-5, 0)
+
+
 def test_blur_is_of_the_image_alone():
     image, labels = scene()
     image[:, ::2] = 0
