@@ -39,10 +39,12 @@ def names(results: Sequence[Result]) -> list[tuple[str, tuple]]:
         group = key.partition(".")[0]
         if key == f"{group}._target_":
             continue
-        for i, own in enumerate(leaves):
-            peers = [other for j, other in enumerate(leaves) if options[i].get(group) == options[j].get(group)]
-            if key in own and len({json.dumps(other.get(key)) for other in peers}) > 1:
-                told[i][key] = own[key]
+        found: dict[str | None, set[str]] = {}  # the values of the key, among those with one option of its group
+        for own, chosen in zip(leaves, options, strict=True):
+            found.setdefault(chosen.get(group), set()).add(json.dumps(own.get(key)))
+        for facts, own, chosen in zip(told, leaves, options, strict=True):
+            if key in own and len(found[chosen.get(group)]) > 1:
+                facts[key] = own[key]
     last: dict[str, set[str]] = {}
     for key in {key for facts in told for key in facts}:
         last.setdefault(key.rpartition(".")[2], set()).add(key)

@@ -50,7 +50,11 @@ def intervals(comparison: Comparison) -> Table:
         for form in FORMS:
             delta = comparison.deltas[form][i]
             low, high = stats.t_interval(delta)
-            cells.append(Cell("-" if math.isnan(low) else f"{delta.mean():.2f} in [{low:.2f}, {high:.2f}]"))
+            cells.append(
+                Cell(
+                    "-" if math.isnan(low) else f"{_number(delta.mean(), 2)} in [{_number(low, 2)}, {_number(high, 2)}]"
+                )
+            )
         result.rows.append([Cell(row.label), *cells, Cell(str(len(row.done)))])
     return result
 
@@ -90,7 +94,7 @@ def legend(comparison: Comparison) -> list[str]:
         "al. 2023). Δm tasks: mean over tasks of the mean over their metrics, higher is better (Vandenhende et al. "
         "2021). Each seed against the mean over seeds of single_task.",
         f"rank: mean over {len(comparison.metrics)} metrics of the rank of the mean over seeds, ties averaged, among "
-        f"{len(comparison.ranked)} complete rows. Of these, the best is bold (*), the second underlined (+).",
+        f"{len(comparison.ranked)} complete rows. Of these, the best is bold, the second underlined.",
         "s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine. "
         "Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate.",
     ]

@@ -45,14 +45,18 @@ _LATEX = {
 }
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def latex_text(text: str) -> str:
-    """Any text as LaTeX that prints it, on one line."""
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+    """Any text as LaTeX that prints it, on one line; the sign of a number is a minus, not a hyphen."""
+    return "".join(_LATEX.get(c, c) for c in re.sub(r"(?<![\w-])-(?=\d)", "−", _one_line(text)))
 
 
 def markdown_text(text: str) -> str:
     """Any text as Markdown that shows it, on one line; underscores within words need no escape."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|\[\]~#])", r"\\\1", text)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
@@ -91,15 +95,13 @@ def plain(table: Table) -> str:
         *_marked(table, _one_line, lambda text: f"{text} *", lambda text: f"{text} +"),
     ]
     widths = [max(len(row[i]) for row in shown) for i in range(len(table.head))]
-    lines = [table.title, *(f"  {note}" for note in table.notes)]
+    lines = [_one_line(table.title), *(f"  {_one_line(note)}" for note in table.notes)]
     for row in shown:
         cells = [row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))]
         lines.append(("  " + "  ".join(cells)).rstrip())
+    if any(cell.mark for row in table.rows for cell in row):
+        lines.append("  * best, + second of the complete rows")
     return "\n".join(lines) + "\n"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def show(table: Table, console: Console | None = None) -> None:
@@ -110,12 +112,13 @@ def show(table: Table, console: Console | None = None) -> None:
         console.print(text, markup=False)
         return
     lines = text.splitlines()
-    above = len(lines) - len(table.rows) - 1
+    above = 1 + len(table.notes)
     console.print(Text(lines[0], style="bold"))
     console.print("\n".join(lines[1:above]), markup=False)
     console.print(Text(lines[above], style="dim"))
     styles = {BEST: "bold", SECOND: "underline", "": ""}
-    for line, row in zip(lines[above + 1 :], table.rows, strict=True):
+    below = above + 1 + len(table.rows)
+    for line, row in zip(lines[above + 1 : below], table.rows, strict=True):
         shown, place = Text(line), 0
         for cell in row:
             text = _one_line(cell.text)
@@ -123,7 +126,7 @@ def show(table: Table, console: Console | None = None) -> None:
             shown.stylize(styles[cell.mark], place, place + len(text))
             place += len(text)
         console.print(shown)
-    console.print()
+    console.print("\n".join([*lines[below:], ""]), markup=False)
 
 
 def _marked(
