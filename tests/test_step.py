@@ -418,7 +418,7 @@ def test_the_feature_level_is_refused_without_a_shared_representation():
 
 @pytest.mark.parametrize("level", ["feature", "parameter"])
 def test_parameters_shared_behind_the_representation_are_refused_not_mistaken(level):
-    with pytest.raises(ValueError, match="WronglyDeclared: several heads share .* shared_representation = False"):
+    with pytest.raises(ValueError, match=r"WronglyDeclared: several heads share .* shared_representation = False"):
         step(make_model(WronglyDeclared), make_tasks(), Mixing(TASKS, level), *make_batch())
 
 

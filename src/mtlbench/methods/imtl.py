@@ -14,7 +14,7 @@ class IMTL(Hybrid):
 
     M_t = b a^{s_t} L_t - s_t; heads and s get the gradient of sum_t M_t, shared parameters that of
     sum_t alpha_t M_t with alpha from IMTL-G on the gradients of M. Level: feature (Algorithm 1) or parameter.
-    Sum of alpha: 1; what multiplies a raw shared gradient is alpha_t b a^{s_t}. Shared parameters move in a
+    IMTL-G touches shared parameters, IMTL-L everything. Sum of alpha: 1; what multiplies a raw shared gradient is alpha_t b a^{s_t}. Shared parameters move in a
     direction that no positive scaling of the losses changes (Theorem 2); heads where s is at rest. One task:
     b a^s times its gradient, as IMTL-L. A zero gradient: as IMTL-G. Raises ValueError as IMTL-L.
     """

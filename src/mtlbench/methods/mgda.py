@@ -98,9 +98,9 @@ def minimum_norm(gramian: np.ndarray) -> np.ndarray:
     """Convex weights alpha [T] that minimise alpha' G alpha, to rounding (Wolfe, Mathematical Programming 1976).
 
     Solved for beta_t = alpha_t |g_t| and the matrix of cosines, so that lengths many orders of magnitude apart
-    do no harm. The set of tasks with weight grows by the task on which the result is furthest from optimal, and
-    loses those whose weight would turn negative. The norm falls at every turn: where rounding lets it fall no
-    more, the minimum is reached.
+    do no harm. The set of tasks with weight grows by the task that is furthest from the conditions of optimality, and
+    loses those whose weight would turn negative. The norm falls at every turn, so no set comes twice; where one
+    does, only rounding is left, and the minimum is reached.
     """
     norms = np.sqrt(np.diagonal(gramian))
     if not norms.all():
@@ -110,16 +110,16 @@ def minimum_norm(gramian: np.ndarray) -> np.ndarray:
     cosines = gramian / norms / norms[:, None]
     relative = norms.min() / norms  # sum_t alpha_t = 1 reads relative @ beta = 1
     beta = np.zeros_like(norms)
-    beta[norms.argmin()] = square = 1.0
-    while True:
-        slack = cosines @ beta - square * relative  # at the minimum >= 0, and 0 where there is weight
+    beta[norms.argmin()] = 1.0
+    seen: set[bytes] = set()
+    while (support := (beta > 0).tobytes()) not in seen:
+        seen.add(support)
+        products = cosines @ beta
+        slack = products - (beta @ products) * relative  # at the minimum >= 0, and 0 where there is weight
         t = int(slack.argmin())
         if beta[t] > 0 or slack[t] >= -np.finfo(float).eps * beta.sum():
             break
-        trial = _grow(cosines, relative, beta, t)
-        if not (length := trial @ cosines @ trial) < square:
-            break
-        beta, square = trial, length
+        beta = _grow(cosines, relative, beta, t)
     alpha = beta * relative
     return alpha / alpha.sum()
 
