@@ -148,6 +148,7 @@ def test_a_class_that_no_crop_believes_in_stays_finite():
     ("options", "said"),
     [
         ({"crop": 0}, "evaluation.crop=0"),
+        ({"crop": [5]}, r"evaluation.crop=\[5\]"),
         ({"crop": 8, "stride": 9}, "evaluation.stride=9"),
         ({"crop": [8, 4], "stride": 5}, "evaluation.stride=5"),
         ({"stride": 3}, "evaluation.stride=3"),

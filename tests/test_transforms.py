@@ -271,6 +271,7 @@ def test_normalisation_is_of_imagenet():
     ("options", "said"),
     [
         ({"crop": 0}, "augmentation.crop=0"),
+        ({"crop": [5]}, r"augmentation.crop=\[5\]"),
         ({"crop": [1, 2, 3]}, "augmentation.crop"),
         ({"scale": (0.0, 1.0)}, "0 < least"),
         ({"scale": (2.0, 1.0)}, "least <= most"),

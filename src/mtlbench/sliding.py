@@ -33,8 +33,8 @@ class Sliding:
     crops_at_once: int = 8
 
     def __post_init__(self) -> None:
-        crop = [self.crop] if isinstance(self.crop, int) else self.crop
-        if crop is not None and (len(crop) > 2 or min(crop) < 1):
+        crop = [self.crop] * 2 if isinstance(self.crop, int) else self.crop
+        if crop is not None and (len(crop) != 2 or min(crop) < 1):
             raise ValueError(f"evaluation.crop={self.crop}: a side in pixels, [height, width] or null is expected.")
         if self.stride is not None and (crop is None or not 0 < self.stride <= min(crop)):
             raise ValueError(f"evaluation.stride={self.stride}: 1 to the crop's side ({self.crop}) is expected.")

@@ -121,8 +121,8 @@ class Augmentation:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        crop = [self.crop] if isinstance(self.crop, int) else self.crop
-        if crop is not None and (len(crop) > 2 or min(crop) < 1):
+        crop = [self.crop] * 2 if isinstance(self.crop, int) else self.crop
+        if crop is not None and (len(crop) != 2 or min(crop) < 1):
             raise ValueError(f"augmentation.crop={self.crop}: a side in pixels, [height, width] or null is expected.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"augmentation.scale={self.scale}: [least, most] with 0 < least <= most is expected.")
