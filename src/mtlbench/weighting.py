@@ -5,6 +5,7 @@ Gramian), into T weights. Everything a method sees or returns is float64 on the 
 there, and solvers are exact. `step.py` is the only place that differentiates.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -91,6 +92,12 @@ def check_option(method: type[Weighting], key: str, value: str, allowed: Sequenc
     """Raises ValueError with what exists if an option of a method is none of the allowed words."""
     if value not in allowed:
         raise ValueError(f"{key}={value}: {method.__name__} takes {key}={', '.join(allowed)}.")
+
+
+def check_above(method: type[Weighting], key: str, value: float, bound: float) -> None:
+    """Raises ValueError unless an option of a method is a finite number above the bound."""
+    if not isinstance(value, int | float) or not bound < value < math.inf:
+        raise ValueError(f"{key}={value}: {method.__name__} expects a number {key} > {bound:g}.")
 
 
 def check_level(method: Weighting, model: nn.Module) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtlbench.weighting import Weighting
+from mtlbench.weighting import Weighting, check_above
 
 
 class IMTLL(Weighting):
@@ -24,10 +24,8 @@ class IMTLL(Weighting):
 
     def __init__(self, tasks: Sequence[str], a: float = math.e, b: float = 1.0):
         super().__init__(tasks)
-        if not 1 < a < math.inf:
-            raise ValueError(f"a={a}: IMTL-L expects a > 1 (default e).")
-        if not 0 < b < math.inf:
-            raise ValueError(f"b={b}: IMTL-L expects b > 0 (default 1).")
+        check_above(IMTLL, "a", a, 1)
+        check_above(IMTLL, "b", b, 0)
         self.a, self.b = a, b
         # one tensor a task, so that the optimizer leaves an absent task's alone
         self.scale = nn.ParameterList(nn.Parameter(torch.zeros((), dtype=torch.float64)) for _ in self.tasks)

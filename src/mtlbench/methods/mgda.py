@@ -1,5 +1,6 @@
 """MGDA and MGDA-UB (Sener and Koltun, NeurIPS 2018)."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtlbench.weighting import Level, Touches, Weighting, check_option
+from mtlbench.weighting import Level, Touches, Weighting, check_above, check_option
 
 
 class MGDA(Weighting):
@@ -25,7 +26,7 @@ class MGDA(Weighting):
     Sum of weights: 1. Invariance to the losses' scales: none (of alpha alone with l2 and loss). Small gradients
     get large weights. One task: its plain gradient. A zero gradient: the zero step, all weight on it (on several
     of them alike). Where several alpha give the minimum, one of them.
-    Raises ValueError for an unknown option, iterations < 1, stop <= 0, or a negative loss with normalize=loss.
+    Raises ValueError for an unknown option, iterations <= 0, stop <= 0, or a negative loss with normalize=loss.
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("feature", "parameter")
@@ -44,10 +45,10 @@ class MGDA(Weighting):
         check_option(MGDA, "solver", solver, ("exact", "frank_wolfe"))
         check_option(MGDA, "normalize", normalize, ("none", "l2", "loss", "loss+"))
         check_option(MGDA, "touches", touches, ("shared", "everything"))
-        if iterations < 1 or not stop > 0:
-            raise ValueError(f"iterations={iterations} stop={stop}: MGDA expects iterations >= 1 and stop > 0.")
+        check_above(MGDA, "iterations", iterations, 0)
+        check_above(MGDA, "stop", stop, 0)
         self.solver, self.normalize, self.touches = solver, normalize, touches
-        self.iterations, self.stop = iterations, stop
+        self.iterations, self.stop = math.ceil(iterations), stop
 
     def weights(self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         divisor = torch.ones_like(losses)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtlbench.weighting import Weighting, check_option
+from mtlbench.weighting import Weighting, check_above, check_option
 
 FORMS = {"gaussian": (0.5, 2), "laplace": (1.0, 1), "softmax": (1.0, 2)}
 """Likelihood: (factor f, power k) of M = f L / sigma^k + log sigma."""
@@ -50,8 +50,7 @@ class Uncertainty(Weighting):
         for name in forms.values():
             check_option(Uncertainty, "form", name, tuple(FORMS))
         check_option(Uncertainty, "parametrisation", parametrisation, PARAMETRISATIONS)
-        if not initial_sigma > 0:
-            raise ValueError(f"initial_sigma={initial_sigma}: expected a positive number.")
+        check_above(Uncertainty, "initial_sigma", initial_sigma, 0)
         self.forms = [FORMS[forms[task]] for task in self.tasks]
         self.parametrisation = parametrisation
         sigma = torch.tensor(initial_sigma, dtype=torch.float64)
