@@ -175,8 +175,9 @@ def test_wrong_words_are_refused(tiny, monkeypatch):
         bench.main()
 
 
-def test_help(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["bench"])
+@pytest.mark.parametrize("words", [[], ["--help"], ["step", "-h"]])
+def test_help(monkeypatch, capsys, words: list[str]):
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
     bench.main()
     assert "python -m mtlbench.bench step" in capsys.readouterr().out
 

@@ -219,7 +219,7 @@ BENCHMARKS = {"step": bench_step, "memory": bench_memory}
 
 def main() -> None:
     first, *overrides = sys.argv[1:] or ["--help"]
-    if first in ("-h", "--help"):
+    if {"-h", "--help"} & {first, *overrides}:
         print(__doc__.strip())
         return
     if first not in BENCHMARKS:
