@@ -196,7 +196,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("verb", choices=("status", "missing", "run", "clean"))
     parser.add_argument("folder", type=Path, help="sweeps/<name>")
     parser.add_argument("overrides", nargs="*", help="for all cells: machine.runs=<folder> epochs=1")
-    parser.add_argument("--jobs", type=int, default=None, help="run: so many processes (1); cores are shared evenly")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=None,
+        help="run: so many processes (1); they share the cores",
+    )
     parser.add_argument("--stale", action="store_true", help="run: also what other code made (moved to runs/.stale)")
     parser.add_argument("--yes", action="store_true", help="clean: do not ask")
     typed = parser.parse_intermixed_args(words)
