@@ -357,7 +357,7 @@ def test_real_and_synthetic_in_one_table_are_told_apart(tiny, runs, tmp_path):
     assert "equal lr=0.3 (synthetic data)" in rows_of(text)
     assert "equal lr=0.1" in rows_of(text)
     assert "1 of 13 runs used synthetic data" in text
-    assert "Runs with different data: abc (12 runs), def (1 run)." in text
+    assert re.search(r"Runs of left, right with different data: abc \(\d runs\), def \(1 run\)\.", text)
 
 
 def test_differences_between_runs_are_in_the_header(tiny, runs, tmp_path):

@@ -1,6 +1,7 @@
 """What the commands share: their words, their errors as sentences, their exit codes."""
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 CONFLICT = {"interrupted": 85, "busy": 0, "done": 0}
@@ -14,6 +15,7 @@ def overrides_of(words: Sequence[str]) -> list[str] | None:
 
 def run_command(command: Callable[[], str]) -> None:
     """Runs a command to its exit code. A ValueError is a sentence for the user, without a traceback."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # our warnings are sentences too
     try:
         state = command()
     except ValueError as error:

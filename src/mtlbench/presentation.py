@@ -127,10 +127,13 @@ def _warnings(comparison: Comparison) -> list[str]:
         versions = Counter(str(record["versions"].get(key)) for record in records)
         if len(versions) > 1:
             lines.append(f"Runs with different versions of {key}: {_counts(versions)}.")
-    for key, name in (("fingerprint", "data"), ("device", "devices")):
-        found = Counter(str(record[key]) for record in records)
+    for tasks in sorted({tuple(record["tasks"]) for record in records}):  # other tasks read other files
+        found = Counter(str(record["fingerprint"]) for record in records if tuple(record["tasks"]) == tasks)
         if len(found) > 1:
-            lines.append(f"Runs with different {name}: {_counts(found)}.")
+            lines.append(f"Runs of {', '.join(tasks)} with different data: {_counts(found)}.")
+    devices = Counter(str(record["device"]) for record in records)
+    if len(devices) > 1:
+        lines.append(f"Runs with different devices: {_counts(devices)}.")
     lacking = [row.label for row in comparison.rows if not row.complete(list(comparison.metrics))]
     single = [row.label for row in comparison.single.values() if len(row.done) < len(row.results)]
     if lacking:
