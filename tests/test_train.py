@@ -205,10 +205,10 @@ def test_evaluate_recomputes_the_record(tmp_path: Path):
 
 
 def test_multirun_and_its_refusal_under_torchrun(tmp_path: Path):
-    run("-m", "method=equal,imtl_l", "epochs=1", runs=tmp_path)
+    run("-m", *SMALL, "method=equal,imtl_l", "epochs=1", runs=tmp_path, small=False)
     assert len(list(tmp_path.glob("*/record.json"))) == 2
     environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "0"}
-    words = command(*SMALL, "-m", "method=equal,imtl_l", runs=tmp_path)
+    words = command("-m", *SMALL, "method=equal,imtl_l", runs=tmp_path)
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert "torchrun" in done.stderr

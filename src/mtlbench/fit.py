@@ -93,17 +93,16 @@ class Fit:
         self.around: dict[str, Any] = {}  # what a checkpoint notes besides: versions, threads, ranks
         self._saved_at = time.monotonic()
 
-    def train(self) -> None:
+    def train(self, stop: Stop) -> None:
         """Raises Stopped after a signal, with the state saved. A divergence ends the run and is a result."""
-        with Stop() as stop:
-            while self.epoch < self.settings.epochs and self.diverged is None:
-                begin = time.monotonic()
-                self._train_epoch(stop)
-                self._finish_epoch(stop)
-                self.seconds += time.monotonic() - begin
-                self.save()
-                if self.epoch < self.settings.epochs:
-                    self._obey(stop)
+        while self.epoch < self.settings.epochs and self.diverged is None:
+            begin = time.monotonic()
+            self._train_epoch(stop)
+            self._finish_epoch(stop)
+            self.seconds += time.monotonic() - begin
+            self.save()
+            if self.epoch < self.settings.epochs:
+                self._obey(stop)
 
     def _train_epoch(self, stop: Stop) -> None:
         self.model.train()

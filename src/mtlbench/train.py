@@ -36,6 +36,7 @@ def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
     from mtlbench import build, record
     from mtlbench.entry import entry
     from mtlbench.fit import Stopped
+    from mtlbench.signals import Stop
 
     dataset = configuration.build(config.dataset, folder=Path(config.machine.data), seed=config.seed)
     build.prepare(config.machine)
@@ -46,12 +47,12 @@ def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
         return state
     console = None
     try:
-        with build.watching_determinism(config.machine.deterministic) as nondeterministic:
+        with Stop() as stop, build.watching_determinism(config.machine.deterministic) as nondeterministic:
             fit = build.fit(config, dataset, settings, ranks, run)
             build.resume(fit, run, ranks, config.machine.allow_change)
             if run is not None:
                 fit.report = console = _console(config, choices, dataset, run)
-            fit.train()
+            fit.train(stop)
         if run is not None:
             ended = entry(config, choices, dataset, fit, ranks, run, nondeterministic)
             run.finish(ended)
