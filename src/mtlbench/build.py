@@ -28,6 +28,8 @@ def prepare(machine: DictConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
     torch.use_deterministic_algorithms(machine.deterministic, warn_only=True)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # of this run, not of the one before in the same process
 
 
 @contextmanager

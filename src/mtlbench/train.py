@@ -67,7 +67,9 @@ def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
     except BaseException as error:
         if console is not None:
             console.failed()
-        if run is not None and not isinstance(error, record.Lost):
+        if run is not None and isinstance(error, KeyboardInterrupt | SystemExit):
+            run.release()
+        elif run is not None and not isinstance(error, record.Lost):
             run.fail(traceback.format_exc())
         raise
     return "done"
