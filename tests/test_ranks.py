@@ -21,6 +21,7 @@ from mtlbench.model import MultiTaskModel
 from mtlbench.parallel import Ranks, stop
 from mtlbench.schedule import poly
 from mtlbench.seeds import seed_of
+from mtlbench.signals import Stop
 from mtlbench.step import StepResult
 from mtlbench.task import IGNORE, Task
 
@@ -135,13 +136,13 @@ class NothingShared(Network):
 class Recorded(Fit):
     """Keeps of each step the result, the gradients and the weights after the update; of each epoch its line."""
 
-    def train(self) -> None:
+    def train(self, stop: Stop) -> None:
         self.results: list[StepResult] = []
         self.gradients: list[list[Tensor | None]] = []
         self.weights: list[dict[str, Tensor]] = []
         self.lines: list[dict[str, Any]] = []
         self.report = lambda line=None, **progress: self.lines.append(line) if line else None
-        super().train()
+        super().train(stop)
 
     def step(self, image, targets):
         result = super().step(image, targets)
@@ -172,7 +173,9 @@ def run(kind: type[Network], method: dict, ranks: Ranks) -> Recorded:
         checkpoint_minutes=60,
     )
     fit = Recorded(None, network, Dataset(), weighting, optimizer, poly(0.9), numbers, ranks)
-    fit.train()
+    with Stop() as stop:
+        fit.train(stop)
+    assert stop.number == 0
     return fit
 
 
