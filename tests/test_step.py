@@ -338,6 +338,19 @@ def test_weights_at_the_loss_level_are_the_slopes_of_the_transform():
     assert result.gramian is None
 
 
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_transform_that_does_not_depend_on_the_losses_trains_nothing(level, learned):
+    class Constant(Mixing):
+        def transform(self, losses, tasks, rng):
+            return self.shift[self.positions(tasks)] if learned else torch.ones_like(losses)
+
+    model, method = make_model(), Constant(TASKS, level)
+    result = step(model, make_tasks(), method, *make_batch())
+    assert (result.problem, result.gradient_norm, result.weights.tolist()) == (None, 0.0, [0.0] * 3)
+    assert method.shift.grad is None or method.shift.grad.tolist() == [1.0] * 3
+
+
 # --------------------------------------------------------------------------- absent and partly labelled
 
 
@@ -365,6 +378,7 @@ def test_an_absent_task_leaves_what_the_run_without_it_gives(overrides):
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_batch_without_any_label_gives_no_gradient(level):
     model, method = make_model(), Mixing(TASKS, level)
+    step(model, make_tasks(), method, *make_batch())
     image, targets = make_batch(TASKS)
     result = step(model, make_tasks(), method, image, targets)
     assert (result.tasks, result.problem, result.gradient_norm, len(result.losses)) == ((), None, 0.0, 0)

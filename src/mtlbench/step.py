@@ -199,25 +199,28 @@ def _transform(
     Leaves in the method's own parameters the gradient of sum(M): the same on all ranks, because the losses are
     global, so nothing is summed here.
     """
+    none = losses.new_zeros(len(losses), len(losses))
     if not overrides(method, "transform"):
-        return losses, torch.ones_like(losses), torch.eye(len(losses), dtype=losses.dtype)
+        return losses, torch.ones_like(losses), torch.eye(len(losses)).to(losses)
     leaf = losses.clone().requires_grad_()
     with torch.enable_grad():
         transformed = method.transform(leaf, tasks, rng)
     if not transformed.requires_grad:
-        return transformed, torch.zeros_like(losses), torch.zeros(len(losses), len(losses), dtype=losses.dtype)
+        return transformed, torch.zeros_like(losses), none
     parameters = [p for p in method.parameters() if p.requires_grad]
     total, *gradients = torch.autograd.grad(
         transformed.sum(), [leaf, *parameters], retain_graph=True, allow_unused=True
     )
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    slope = [
-        torch.autograd.grad(m, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-        for m in (transformed if whole else ())
-    ]
-    total = torch.zeros_like(losses) if total is None else total
-    return transformed.detach(), total, torch.stack(slope) if whole else losses.new_zeros(0, 0)
+    if total is None:  # M does not depend on L
+        return transformed.detach(), torch.zeros_like(losses), none
+    if not whole:
+        return transformed.detach(), total, none
+    (slope,) = torch.autograd.grad(
+        transformed, leaf, torch.eye(len(losses)).to(losses), is_grads_batched=True, materialize_grads=True
+    )
+    return transformed.detach(), total, slope
 
 
 def _rows_at_features(

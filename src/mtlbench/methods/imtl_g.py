@@ -51,8 +51,7 @@ class IMTLG(Weighting):
 def equal_projections(cosines: Tensor) -> Tensor:
     """beta [T] of least norm with K beta = 1, or, where only K beta = 0 has equal entries, such a beta."""
     values, vectors = torch.linalg.eigh(cosines)
-    # K has no negative eigenvalue: one that is found is the size of the rounding in the gradients
-    null = values <= torch.maximum(TOLERANCE * values[-1], -2 * values[0])
+    null = values <= TOLERANCE * values[-1]
     ones = vectors.sum(0)  # the vector of ones in K's eigenvectors
     if ones[null].square().sum() > TOLERANCE * len(ones):
         return vectors[:, null] @ ones[null]
