@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,8 @@ def cost(name: str, overrides: Sequence[str], ranks: parallel.Ranks) -> Cost:
         del one, other
         peak = peak_in_process(of_method(name, overrides)) if config.memory else None
     except Exception as error:  # whatever it is, the other methods are still to be measured
+        if not isinstance(error, ValueError):
+            traceback.print_exc()
         return Cost(name, level, error=f"{type(error).__name__}: {error}")
     lower, middle, upper = statistics.quantiles([mine / its for mine, its in times], n=4, method="inclusive")
     mine, its = (statistics.median(column) for column in zip(*times, strict=True))
