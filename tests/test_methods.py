@@ -98,7 +98,7 @@ def jacobians() -> dict[str, Tensor]:
         "huge": [1e8 * x for x in base],
         "1e-8 to 1e8": [1e-8 * a, b, 1e8 * c, 1e4 * d],
         "duplicated, scaled": [a, 1e6 * a, 1e-6 * b],
-        "barely in": list(torch.tensor([[1, 0, 0], [1 - 1e-6, 1, 0], [1 + 1e-6, 0, 1]], dtype=torch.float64)),
+        "barely in": list(torch.tensor([[1, 0, 0], [1 - 1e-9, 1, 0], [1 + 1e-9, 0, 1]], dtype=torch.float64)),
         "orthogonal": list(torch.eye(5).double()),
         "agreeing": [x.abs() for x in base],
     }
