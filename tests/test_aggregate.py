@@ -15,9 +15,10 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from mtlbench import aggregate, config, gather, presentation, stats, tables
+from mtlbench import aggregate, config, stats
+from mtlbench.aggregation import gather, presentation, tables
+from mtlbench.aggregation.comparison import compare
 from mtlbench.cells import Cell
-from mtlbench.comparison import compare
 
 METRICS = {
     "left/accuracy": {"higher_is_better": True, "unit": "%", "primary": True},

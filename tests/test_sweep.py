@@ -18,7 +18,7 @@ from mtlbench import cells as celling
 from mtlbench import config, sweep
 from mtlbench.cells import cells, expand
 from mtlbench.provenance import source_hash
-from mtlbench.record import Run, state_of
+from mtlbench.record import Run, epochs_done, state_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -445,7 +445,7 @@ def wait_for(condition: object, process: subprocess.Popen) -> None:
 
 def claimed(folder: Path) -> int | None:
     """The process that has a run, once its first epoch is done."""
-    if state_of(folder) != "running" or sweep.epochs_done(folder) < 1 or not (folder / "checkpoint.pt").exists():
+    if state_of(folder) != "running" or epochs_done(folder) < 1 or not (folder / "checkpoint.pt").exists():
         return None
     found = list(folder.glob("claim.*.json"))
     return json.loads(found[0].read_text())["pid"] if found else None
@@ -470,11 +470,11 @@ def test_killed_workers_and_a_stopped_sweep(tmp_path: Path):
     assert "stopped; what was running is saved. 2 cells remain." in out
     assert "2 cells   0 done   1 interrupted   0 running   0 failed   1 missing" in out
     assert "next: python -m mtlbench.sweep run" in out
-    reached = sweep.epochs_done(first)
+    reached = epochs_done(first)
     assert 1 <= reached < 400
 
     process = subprocess.Popen(command("run", folder, "--jobs", 2, *words), stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: claimed(second) and claimed(first) and sweep.epochs_done(first) > reached, process)
+    wait_for(lambda: claimed(second) and claimed(first) and epochs_done(first) > reached, process)
     other = subprocess.run(command("run", folder, *words), capture_output=True, text=True)  # nothing is run twice
     assert other.stdout.count("skipped, another process runs it") == 2
     assert other.returncode == 0
@@ -483,13 +483,13 @@ def test_killed_workers_and_a_stopped_sweep(tmp_path: Path):
     wait_for(lambda: (claimed(second) or killed) != killed, process)
     os.kill(claimed(second), signal.SIGKILL)
     wait_for(lambda: state_of(second) == "interrupted", process)
-    reached = sweep.epochs_done(first)
-    wait_for(lambda: sweep.epochs_done(first) > reached, process)
+    reached = epochs_done(first)
+    wait_for(lambda: epochs_done(first) > reached, process)
     process.send_signal(signal.SIGINT)
     out = process.communicate()[0]
     assert process.returncode == 85, out
     assert "failed   seed=1   its process was killed 2 times (SIGKILL)" in out
-    assert [line["epoch"] for line in lines_of(first)] == list(range(sweep.epochs_done(first)))
+    assert [line["epoch"] for line in lines_of(first)] == list(range(epochs_done(first)))
 
 
 @pytest.mark.slow

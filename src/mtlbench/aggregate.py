@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mtlbench import gather, presentation, tables
+from mtlbench.aggregation import gather, presentation, tables
+from mtlbench.aggregation.comparison import Comparison, compare
+from mtlbench.aggregation.gather import Result
 from mtlbench.cells import cells, runs_of
-from mtlbench.comparison import Comparison, compare
-from mtlbench.gather import Result
 from mtlbench.record import STATES
 
 COLUMNS = (

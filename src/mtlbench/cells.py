@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,6 +112,13 @@ def cells(folder: Path, overrides: Sequence[str] = ()) -> list[Cell]:
         _refuse_twins(kept["cells"])
         _write_index(index, kept)
     return [Cell(**{**cell, "overrides": [*cell["overrides"], *machine]}) for cell in kept["cells"]]
+
+
+def labels(found: Sequence[Cell]) -> dict[str, str]:
+    """What distinguishes each cell, by id: its overrides without those that all of them share."""
+    count = Counter(word for cell in found for word in set(cell.overrides))
+    own = {cell.id: [word for word in cell.overrides if count[word] < len(found)] for cell in found}
+    return {cell.id: " ".join(own[cell.id] or cell.overrides) for cell in found}
 
 
 def runs_of(overrides: Sequence[str] = ()) -> Path:

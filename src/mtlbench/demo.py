@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtlbench import config as configuration
-from mtlbench import presentation, sweep, tables
+from mtlbench import sweep
 from mtlbench.aggregate import aggregate
-from mtlbench.comparison import Comparison, Row
+from mtlbench.aggregation import presentation, tables
+from mtlbench.aggregation.comparison import Comparison, Row
 from mtlbench.console import duration, number
 from mtlbench.synthesize import synthesize
 

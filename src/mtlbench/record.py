@@ -91,6 +91,14 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def epochs_done(folder: Path) -> int:
+    """Whole lines of metrics.jsonl."""
+    try:
+        return (folder / "metrics.jsonl").read_bytes().count(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """The state in a checkpoint file, on the CPU. Raises ValueError for a file that is cut off or damaged."""
     import torch

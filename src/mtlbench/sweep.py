@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtlbench.cells import Cell, cells, runs_of
+from mtlbench.cells import Cell, cells, labels, runs_of
 from mtlbench.claim import Busy, Claim
 from mtlbench.console import duration
 from mtlbench.provenance import source_hash
-from mtlbench.record import read_record, state_of
+from mtlbench.record import epochs_done, read_record, state_of
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,6 @@ def _last_line(path: Path) -> str:
     except FileNotFoundError:  # started again this moment
         return ""
     return lines[-1] if lines else "error.txt is empty"
-
-
-def labels(found: Sequence[Cell]) -> dict[str, str]:
-    """What distinguishes each cell, by id: its overrides without those that all of them share."""
-    count = Counter(word for cell in found for word in set(cell.overrides))
-    own = {cell.id: [word for word in cell.overrides if count[word] < len(found)] for cell in found}
-    return {cell.id: " ".join(own[cell.id] or cell.overrides) for cell in found}
-
-
-def epochs_done(folder: Path) -> int:
-    """Whole lines of metrics.jsonl."""
-    try:
-        return (folder / "metrics.jsonl").read_bytes().count(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
 
 
 def seconds_left(found: Sequence[Standing], runs: Path) -> float | None:

@@ -22,11 +22,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from mtlbench import config as configuration
-from mtlbench.cells import Cell
+from mtlbench.cells import Cell, labels
 from mtlbench.commands import CONFLICT
 from mtlbench.console import duration, values_of
-from mtlbench.record import read_record, state_of
-from mtlbench.sweep import epochs_done, labels
+from mtlbench.record import epochs_done, read_record, state_of
 
 TRIES = 2
 """How often a cell is started whose process is killed from outside (out of memory, say)."""

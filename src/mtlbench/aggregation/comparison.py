@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mtlbench import stats
-from mtlbench.gather import Result
-from mtlbench.naming import flat, names, shown
+from mtlbench.aggregation.gather import Result
+from mtlbench.aggregation.naming import flat, names, shown
 
 PROTOCOL = ("dataset", "backbone", "head", "epochs", "precision")
 """What a row and its single-task baseline have in common (of the dataset all but the choice of tasks)."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from mtlbench import stats
-from mtlbench.comparison import Comparison
-from mtlbench.gather import SELECT
-from mtlbench.tables import BEST, SECOND, Cell, Table, decimals
+from mtlbench.aggregation.comparison import Comparison
+from mtlbench.aggregation.gather import SELECT
+from mtlbench.aggregation.tables import BEST, SECOND, Cell, Table, decimals
 
 FORMS = {"metrics": "Δm metrics ↓ [%]", "tasks": "Δm tasks ↑ [%]"}
 ENOUGH = 6
