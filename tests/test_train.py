@@ -218,7 +218,7 @@ def test_two_processes_train_as_one(tmp_path: Path):
     """float64 and no dropout: what is left is rounding."""
     words = ["method=imtl", "epochs=2", "precision=float64", "backbone.dropout=0", "head.dropout=0"]
     run(*words, runs=tmp_path / "one")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     full = command(*SMALL, *words, runs=tmp_path / "two")
     done = subprocess.run([*torchrun, *full[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
