@@ -64,7 +64,7 @@ def test_stages_after_the_last_map_are_not_kept():
 
 @pytest.mark.parametrize("option", ["resnet50_dilated", "resnet18", "timm"])
 def test_options_give_one_map(option: str):
-    backbone = build(load([f"backbone={option}"]).backbone).eval()
+    backbone = build(load([f"backbone={option}", "backbone.weights=null"]).backbone).eval()
     (feature,) = backbone(torch.zeros(1, 3, 32, 64))
     expected = {"resnet50_dilated": (2048, 8), "resnet18": (512, 8), "timm": (320, 16)}[option]
     assert (*backbone.channels, *backbone.reductions) == expected

@@ -264,11 +264,11 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path):
 def test_other_data_under_the_same_configuration(tmp_path: Path):
     run("method=equal", "epochs=1", runs=tmp_path)
     folder = only(tmp_path)
-    for name in ("record.json", "data.json", "claim.json"):
-        path = folder / name
-        if path.is_file():
-            fingerprint = json.loads((folder / "record.json").read_text())["fingerprint"]
-            path.write_text(path.read_text().replace(fingerprint, "other data"))
+    fingerprint = json.loads((folder / "record.json").read_text())["fingerprint"]
+    for name in ("record.json", "data.json"):
+        text = (folder / name).read_text()
+        assert fingerprint in text
+        (folder / name).write_text(text.replace(fingerprint, "other data"))
     said = run("method=equal", "epochs=1", runs=tmp_path, code=1)
     assert "other data" in said
 
