@@ -57,7 +57,7 @@ def test_every_shown_file_is_known_here():
 @pytest.mark.slow
 def test_plain_loop(folder: Path):
     said = run("python plain_loop.py", folder)
-    digit, ink = map(float, re.search(r"'digit': ([\d.]+), 'ink': ([\d.]+)", said).groups())
+    digit, ink = map(float, re.search(r"'digit': ([\d.e-]+), 'ink': ([\d.e-]+)", said).groups())
     assert digit < 0.1
     assert ink < 0.05
 

@@ -1,7 +1,7 @@
 """A multi-task network: image -> shared representation -> {task: prediction}."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -59,3 +59,22 @@ class MultiTaskModel(nn.Module, ABC):
         features = self.encode(image)
         names: Sequence[str] = self.tasks if tasks is None else tuple(tasks)
         return {task: self.decode(task, features, tuple(image.shape[-2:])) for task in names}
+
+
+class TrunkAndHeads(MultiTaskModel):
+    """A network of one's own: `trunk` gives z (a tensor or a tuple of them), `heads` read it, one for each task."""
+
+    def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]):
+        super().__init__()
+        self.trunk, self.heads = trunk, nn.ModuleDict(heads)
+        self.tasks = tuple(heads)
+
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        z = self.trunk(image)
+        return z if isinstance(z, tuple) else (z,)
+
+    def decode(self, task: str, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        return self.heads[task](*features)
+
+    def task_parameters(self, task: str) -> list[nn.Parameter]:
+        return list(self.heads[task].parameters())
