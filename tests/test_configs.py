@@ -71,6 +71,7 @@ def misfits(place: str, node: DictConfig, runtime: set[str]) -> list[str]:
     """Why the object of a node cannot be built from the node's keys, or has keys that no yaml shows."""
     signature = signature_of(get_object(node._target_))
     keys = {str(key) for key in node if str(key) not in ("_target_", "_partial_")}
+    keys -= {"scale"} if place == "method" else set()  # of every method: build_method reads it
     try:
         signature.bind(**dict.fromkeys(keys | runtime))
     except TypeError as error:
@@ -202,7 +203,7 @@ def test_wrong_key_lists_the_keys(typed: str, near: str | None, also: str):
 def test_wrong_key_of_the_chosen_option_lists_its_own_keys():
     message = refused("method=imtl", "method.levl=parameter")
     assert "Did you mean level?" in message
-    assert message.endswith("There are: a, b, level.")
+    assert message.endswith("There are: scale, a, b, level.")
     message = refused("dataset=cityscapes", "dataset.augmentation.crops=100")
     assert "key of dataset.augmentation. Did you mean crop?" in message
     assert "blur_sigma" in message

@@ -160,7 +160,7 @@ class Mixing(Weighting):
 class Signs(Mixing):
     """No weighted sum: the coordinates on which the weighted gradients of all tasks agree in sign."""
 
-    def combine(self, weights, jacobian, tasks, rng):
+    def combine(self, weights, jacobian, tasks, uniform):
         signs = (weights.to(jacobian)[:, None] * jacobian).sign()
         return torch.where(signs.eq(signs[0]).all(0), weights.to(jacobian) @ jacobian, 0.0)
 

@@ -22,7 +22,7 @@ CONF = next(p for p in (_HERE / "conf", _HERE.parents[1] / "conf") if (p / "trai
 OUTSIDE_IDENTITY = ("machine", "logger")
 """Groups that change no number."""
 
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {"method.scale": "paper", "micro_batches": 1}
 """Keys added later, with the default under which a run is what it was before: no part of the identity then."""
 
 
@@ -141,5 +141,9 @@ def build_method(node: DictConfig, tasks: Sequence[str]) -> Any:
         for key, value in node.items()
         if isinstance(value, DictConfig) and "_target_" in value
     }
-    rest = OmegaConf.create({k: v for k, v in node.items() if k not in inner})
-    return build(rest, tasks=list(tasks), **inner)
+    rest = OmegaConf.create({k: v for k, v in node.items() if k not in inner and k != "scale"})
+    built = build(rest, tasks=list(tasks), **inner)
+    built.scale_rule = node.get("scale", "paper")
+    if built.scale_rule not in ("paper", "sum_T"):
+        raise ValueError(f"method.scale={built.scale_rule}: expected paper or sum_T.")
+    return built

@@ -6,17 +6,25 @@ there, and solvers are exact. `step.py` is the only place that differentiates.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-Level = Literal["loss", "feature", "parameter"]
-"""What `weights()` looks at: nothing (loss), the gradients at the shared representation z (feature), or the
-gradients of the shared parameters (parameter)."""
+Level = Literal["loss", "feature", "layer", "parameter"]
+"""What `weights()` looks at: nothing (loss), the gradients at the shared representation z (feature), those of the
+last shared layer's parameters (layer, GradNorm's W), or those of all shared parameters (parameter)."""
 
 Touches = Literal["shared", "everything"]
+
+
+class Indicator(NamedTuple):
+    """A task's primary metric on the validation part. unit: "%" for shares that are printed as percentages."""
+
+    value: float
+    higher_is_better: bool
+    unit: str
 
 
 class Weighting(nn.Module):
@@ -29,10 +37,16 @@ class Weighting(nn.Module):
     touches: what `weights()` scales: "shared" leaves the task-specific heads to their own (transformed) loss
         (MGDA Algorithm 2, IMTL Algorithm 1), "everything" scales the heads too (GradNorm). `transform`
         always scales everything.
+    scale_rule: paper leaves the weights as the method gives them; sum_T multiplies what scales the raw gradients (u, and
+        the heads' part) by T / sum(u), so that methods are compared without the hidden factor of the learning rate.
+
+    Parameters and buffers are in checkpoints; whatever else is state (an optimizer of the method's own, a
+    dictionary) goes through nn.Module's get_extra_state and set_extra_state, as plain numbers and tensors.
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("loss",)
     touches: Touches = "shared"
+    scale_rule: Literal["paper", "sum_T"] = "paper"
 
     def __init__(self, tasks: Sequence[str], level: Level | None = None):
         super().__init__()
@@ -40,6 +54,21 @@ class Weighting(nn.Module):
         self.level: Level = self.levels[0] if level is None else level
         if self.level not in self.levels:
             raise ValueError(f"method.level={level}: {type(self).__name__} works at {', '.join(self.levels)}.")
+        self.notes: list[str] = []
+
+    def note(self, what: str) -> None:
+        """Counts a step whose input the paper's formula does not answer, under a name such as "a zero gradient"; the
+        docstring says what the method gives then. The record shows the counts."""
+        self.notes.append(what)
+
+    def take_notes(self) -> tuple[str, ...]:
+        """The notes since the last call, of the methods inside as well, each once."""
+        taken = []
+        for part in self.modules():
+            if isinstance(part, Weighting):
+                taken += part.notes
+                part.notes = []
+        return tuple(dict.fromkeys(taken))
 
     def parts(self, name: str) -> tuple["Weighting", ...]:
         """Whose `name` of the protocol counts: the method's own; a composition names the methods inside it."""
@@ -63,8 +92,12 @@ class Weighting(nn.Module):
         """
         return torch.ones_like(losses)
 
-    def combine(self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
-        """One gradient [D] from the transformed gradients [T, D]; overridden only by what is no weighted sum."""
+    def combine(self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], uniform: Callable[[], Tensor]) -> Tensor:
+        """One gradient [D] from the transformed gradients [T, D]; overridden only by what is no weighted sum.
+
+        uniform: draws [D] numbers from [0, 1), one for each coordinate. At feature level the coordinates are this
+            rank's part of z, and the numbers those that one process would draw for them.
+        """
         return weights.to(jacobian) @ jacobian
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -75,7 +108,7 @@ class Weighting(nn.Module):
     def after_step(self, losses: Tensor, tasks: Sequence[str]) -> None:
         """The same batch's losses [T] after the update; costs a forward pass, so only if overridden."""
 
-    def after_epoch(self, losses: dict[str, float], indicators: dict[str, float]) -> None:
+    def after_epoch(self, losses: dict[str, float], indicators: dict[str, Indicator]) -> None:
         """Once an epoch: the training means of the raw losses, weighted by valid terms, and each task's primary
         metric on the validation part (no entry where there is no such part)."""
 
@@ -98,6 +131,13 @@ def check_above(method: type[Weighting], key: str, value: float, bound: float) -
     """Raises ValueError unless an option of a method is a finite number above the bound."""
     if not isinstance(value, int | float) or not bound < value < math.inf:
         raise ValueError(f"{key}={value}: {method.__name__} expects a number {key} > {bound:g}.")
+
+
+def check_between(method: type[Weighting], key: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError unless an option of a method is a number in [low, high]; high may be infinite."""
+    if not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
+        allowed = f"{key} >= {low:g}" if math.isinf(high) else f"{low:g} <= {key} <= {high:g}"
+        raise ValueError(f"{key}={value}: {method.__name__} expects a number {allowed}.")
 
 
 def check_level(method: Weighting, model: nn.Module) -> None:

@@ -1,12 +1,12 @@
 """A loss balance followed by a gradient balance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mtlbench.weighting import Level, Weighting, overrides
+from mtlbench.weighting import Indicator, Level, Weighting, overrides
 
 
 class Hybrid(Weighting):
@@ -19,7 +19,7 @@ class Hybrid(Weighting):
     Raises ValueError for a gradient balance as `loss` or a loss balance as `gradient`.
     """
 
-    levels: ClassVar[tuple[Level, ...]] = ("feature", "parameter")
+    levels: ClassVar[tuple[Level, ...]] = ("feature", "layer", "parameter")
 
     def __init__(self, tasks: Sequence[str], loss: Weighting, gradient: Weighting):
         if overrides(loss, "weights") or overrides(loss, "combine"):
@@ -47,8 +47,8 @@ class Hybrid(Weighting):
     def weights(self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         return self.gradient.weights(losses, gramian, tasks, rng)
 
-    def combine(self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
-        return self.gradient.combine(weights, jacobian, tasks, rng)
+    def combine(self, weights: Tensor, jacobian: Tensor, tasks: Sequence[str], uniform: Callable[[], Tensor]) -> Tensor:
+        return self.gradient.combine(weights, jacobian, tasks, uniform)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [*self.loss.parameter_groups(), *self.gradient.parameter_groups()]
@@ -57,6 +57,6 @@ class Hybrid(Weighting):
         self.loss.after_step(losses, tasks)
         self.gradient.after_step(losses, tasks)
 
-    def after_epoch(self, losses: dict[str, float], indicators: dict[str, float]) -> None:
+    def after_epoch(self, losses: dict[str, float], indicators: dict[str, Indicator]) -> None:
         self.loss.after_epoch(losses, indicators)
         self.gradient.after_epoch(losses, indicators)
