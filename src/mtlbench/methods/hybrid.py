@@ -14,8 +14,13 @@ class Hybrid(Weighting):
 
     The loss balance scales everything and learns its parameters from the sum of the transformed losses; the
     gradient balance then scales what it touches. With C = dM/dL and w = weights(M, C G C'), shared parameters
-    get sum_t u_t g_t, u = C' w. Level, what is touched and the sum of w are those of the gradient balance; the
-    invariances are of both. One task or a zero gradient: as the two methods say.
+    get sum_t u_t g_t, u = C' w.
+
+    Level: feature, layer or parameter, as the gradient balance. Touches everything with the loss balance, and on top of
+    it what the gradient balance touches: shared parameters or everything. Sum of weights: that of the gradient
+    balance for w; what multiplies a raw shared gradient is u_t. Invariance to the losses' scales: what the loss balance
+    makes alike stays alike, and the gradient balance's own. One task: the loss balance's multiple times the gradient
+    balance's. A zero gradient is what the gradient balance makes of it.
     Raises ValueError for a gradient balance as `loss` or a loss balance as `gradient`.
     """
 

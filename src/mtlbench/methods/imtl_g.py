@@ -20,16 +20,15 @@ class IMTLG(Weighting):
     gradients' lengths do not harm the solution. Weights may be negative (the paper saw none, Section 4).
 
     Level: feature (the paper's Algorithm 1) or parameter ("exact" in its Table 1). Touches shared parameters.
-    Sum of weights: 1. The direction of g is invariant to positive scaling of the losses (Theorem 2), its length
-    is not. Where scaling turns the sign of the sum in Theorem 2's lambda = 1 / sum_t alpha_t / k_t, the weights
-    of sum 1 point the other way, uphill; this is the paper's formula, taken as it is.
+    Sum of weights: 1. Invariance to the losses' scales: of the direction of g (Theorem 2), not of its length. Where
+    scaling turns the sign of the sum in Theorem 2's lambda = 1 / sum_t alpha_t / k_t, the weights of sum 1 point the
+    other way, uphill; this is the paper's formula, taken as it is. One task: its plain gradient. A zero gradient has
+    no direction: weight 0, the others as if they were alone; all zero: weights 1/T.
 
     Where the closed form has no or many solutions:
     - parallel gradients: the beta of least norm, so that tasks with the same direction have the same share of g;
     - equal projections only at g = 0 (opposite gradients, or too many for their space): weights of sum 1 with g = 0;
-    - a zero gradient has no direction: weight 0, the others as if they were alone; all zero: weights 1/T;
     - no weights of sum 1 exist (D U' singular): those of sum |alpha_t| = 1 with a positive projection.
-    One task: its plain gradient.
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("feature", "parameter")

@@ -17,8 +17,8 @@ class IMTLL(Weighting):
     3.2): for one of 0, s grows by the learning rate at every step.
 
     s starts at 0 (our choice; the paper does not say) and is learned by the run's optimizer, without weight
-    decay. Level: loss. Touches everything. Sum of weights: sum_t b a^{s_t}, at the start b T. Invariant to the
-    losses' scales where s is at rest, not on the way there. One task: b a^s times its gradient. A zero gradient
+    decay. Level: loss. Touches everything. Sum of weights: sum_t b a^{s_t}, at the start b T. Invariance to
+    the losses' scales: where s is at rest, not on the way there. One task: b a^s times its gradient. A zero gradient
     changes nothing. Raises ValueError unless a > 1 and b > 0 (Eq. 19).
     """
 

@@ -23,7 +23,8 @@ class MGDA(Weighting):
         gradients as they were. In a hybrid L_t is the balanced loss.
     touches: shared as in Algorithm 2; everything as in the authors' code, which weighs the heads' losses too.
 
-    Sum of weights: 1. Invariance to the losses' scales: none (of alpha alone with l2 and loss). Small gradients
+    Level: feature or parameter. Touches shared parameters, or everything by option. Sum of weights: 1.
+    Invariance to the losses' scales: none (of alpha alone with l2 and loss). Small gradients
     get large weights. One task: its plain gradient. A zero gradient: the zero step, all weight on it (on several
     of them alike). Where several alpha give the minimum, one of them.
     Raises ValueError for an unknown option, iterations <= 0, stop <= 0, or a negative loss with normalize=loss.

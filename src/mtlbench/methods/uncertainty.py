@@ -29,8 +29,8 @@ class Uncertainty(Weighting):
 
     Learned by the run's optimizer, without weight decay. At the best sigma the scaled loss is the same for all
     losses of one form: 1/2 (gaussian), 1 (laplace), 1/2 (softmax). Level: loss. Touches everything. Sum of
-    weights: what sigma makes it; at the start with sigma = 1 the sum of the factors 1/2, 1, 1. Invariant to the
-    losses' scales at the best sigma, not on the way there. One task: f / sigma^k times its gradient. A zero
+    weights: what sigma makes it; at the start with sigma = 1 the sum of the factors 1/2, 1, 1. Invariance to
+    the losses' scales: at the best sigma, not on the way there. One task: f / sigma^k times its gradient. A zero
     gradient changes nothing; a loss of 0 drives sigma to 0, a step at a time.
     Raises ValueError for an unknown form or parametrisation, sigma <= 0, or a {task: form} that is not of the
     run's tasks.
