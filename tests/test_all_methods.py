@@ -15,6 +15,7 @@ from drill import Answer, Drill, build
 from gramians import FOUR, FOUR_LOSSES, FULL, JACOBIANS, names
 from mtlbench import config
 from mtlbench.docstrings import facts
+from mtlbench.methods.hybrid import Hybrid
 from mtlbench.weighting import Weighting, overrides
 
 DEFAULTS = {name: (name,) for name in config.options("method")}
@@ -348,11 +349,39 @@ def test_the_state_of_compositions_survives_a_checkpoint(loss: str, gradient: st
     assert_same_bits(going_on, loaded)
 
 
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name not in FIRST])
+def test_a_gradient_balance_is_no_loss_balance(name: str):
+    with pytest.raises(ValueError, match=r"method\.loss: \w+ balances gradients.*method@method\.gradient="):
+        build("hybrid", f"method@method.loss={name}")
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name not in SECOND])
+def test_a_loss_balance_is_no_gradient_balance(name: str):
+    with pytest.raises(ValueError, match=r"method\.gradient: \w+ balances losses.*method@method\.loss="):
+        build("hybrid", f"method@method.gradient={name}")
+
+
 @pytest.mark.parametrize(("loss", "gradient"), PAIRS)
+def test_a_composition_hands_on_what_its_halves_are(loss: str, gradient: str):
+    both = build("hybrid", f"method@method.loss={loss}", f"method@method.gradient={gradient}")
+    first, second = make(loss, "abc"), make(gradient, "abc")
+    assert (type(both.loss), type(both.gradient)) == (type(first), type(second))
+    assert (both.level, both.touches) == (second.level, second.touches)
+    for hook in ("transform", "weights", "combine", "after_step"):
+        assert overrides(both, hook) == (overrides(first, hook) or overrides(second, hook)), hook
+    groups = [both.parameter_groups(), [*first.parameter_groups(), *second.parameter_groups()]]
+    assert len(groups[0]) == len(groups[1])
+    for one, other in zip(*groups, strict=True):
+        assert one.get("lr") == other.get("lr")
+        assert one["weight_decay"] == 0
+        assert [p.shape for p in one["params"]] == [p.shape for p in other["params"]]
+
+
+@pytest.mark.parametrize(("loss", "gradient"), list(itertools.product(FIRST, SECOND)))
 def test_a_composition_is_one_after_the_other(loss: str, gradient: str):
     """u = c w(c L, c g c): the gradient balance sees what the loss balance made, and adds to what it scales."""
-    typed = ("hybrid", f"method@method.loss={loss}", f"method@method.gradient={gradient}")
-    both = Drill(build(*typed, tasks=names(4))).take(FOUR_LOSSES, FOUR)
+    parts = {"loss": make(loss, names(4)), "gradient": make(gradient, names(4))}
+    both = Drill(Hybrid(names(4), **parts)).take(FOUR_LOSSES, FOUR)
     first = build(loss, tasks=names(4)).double()
     leaf = FOUR_LOSSES.clone().requires_grad_()
     balanced = first.transform(leaf, first.tasks, torch.Generator().manual_seed(0))
