@@ -14,7 +14,7 @@ from torch import Tensor
 from drill import Answer, Drill, build
 from gramians import FOUR, FOUR_LOSSES, FULL, JACOBIANS, names
 from mtlbench import config
-from mtlbench.docstrings import facts
+from mtlbench.docstrings import facts, first_sentence
 from mtlbench.methods.hybrid import Hybrid
 from mtlbench.weighting import Weighting, overrides
 
@@ -491,5 +491,57 @@ def test_searching_for_gradients_that_break_a_method(name: str):
         assert answer.problem is None
         assert answer.weights.isfinite().all()
         assert answer.gradient.isfinite().all()
+
+    search()
+
+
+well_conditioned = st.tuples(st.integers(2, 6), st.integers(0, 10_000), st.floats(0, 3))
+
+
+def random_gradients(count: int, seed: int, decades: float) -> tuple[Tensor, Tensor]:
+    """Losses and independent gradients of lengths up to so many powers of ten apart."""
+    rng = torch.Generator().manual_seed(seed)
+    jacobian = torch.randn(count, count + 3, generator=rng).double()
+    lengths = 10 ** (decades * torch.rand(count, 1, generator=rng).double())
+    return 0.1 + 5 * torch.rand(count, generator=rng).double(), lengths * jacobian
+
+
+def no_task_gets_worse(gradient: Tensor, jacobian: Tensor, weights: Tensor) -> Tensor:
+    """By how much a first-order step raises the loss that it raises most, relative to the lengths."""
+    return -(jacobian @ gradient) / (jacobian.norm(dim=1) * (weights.abs() * jacobian.norm(dim=1)).sum())
+
+
+DESCENT = ("mgda", "upgrad", "dualproj", "config", "nash_mtl", "fairgrad")
+"""Their papers promise that to first order no loss rises, whatever the gradients."""
+
+
+@pytest.mark.parametrize("name", [name for name in DESCENT if name in DEFAULTS])
+def test_searching_for_gradients_with_which_a_loss_rises(name: str):
+    @settings(deadline=None, derandomize=True, max_examples=60, database=None)
+    @given(well_conditioned)
+    def search(drawn: tuple[int, int, float]) -> None:
+        losses, jacobian = random_gradients(*drawn)
+        answer = Drill(make(name, names(len(losses)))).take(losses, jacobian)
+        assert no_task_gets_worse(answer.gradient, jacobian, answer.weights).max() <= 1e-9
+
+    search()
+
+
+@all_methods
+def test_searching_for_gradients_with_another_sum_of_weights_than_the_docstrings(name: str):
+    """Where it states 1 or T, without a condition."""
+    said = first_sentence(facts(type(make(name, names(2))))["sum"])
+    if said not in ("1", "T"):
+        return
+
+    @settings(deadline=None, derandomize=True, max_examples=40, database=None)
+    @given(well_conditioned)
+    def search(drawn: tuple[int, int, float]) -> None:
+        losses, jacobian = random_gradients(*drawn)
+        drill = Drill(make(name, names(len(losses))))
+        for _ in range(2):
+            total = drill.take(losses, jacobian).weights.sum().item()
+            assert total == pytest.approx(1 if said == "1" else len(losses), rel=1e-6)
+            drill.end_epoch(losses)
 
     search()
