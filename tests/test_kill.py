@@ -4,29 +4,44 @@ that a method has."""
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from drill import build
+from mtlbench import config
+from mtlbench.weighting import overrides
 from test_train import lines, only, run, start
 
 pytestmark = pytest.mark.slow
 
-KINDS = {
-    # a kind of state: the options that have it
-    "weights learned by an optimizer of its own": ("method=gradnorm",),
-    "logits learned from the losses after the step": ("method=famo",),
-    "losses of the epochs before": ("method=dwa",),
-    "phases of epochs": ("method=lsb",),
-    "indicators": ("method=dtp",),
-    "the last solution, for some steps": ("method=nash_mtl", "method.update_every=3"),
-    "averages of cosines": ("method=gradvac",),
-    "parameters of the run's optimizer": ("method=uncertainty",),
-    "of a composition": ("method=hybrid", "method@method.loss=imtl_l", "method@method.gradient=gradvac"),
-}
 EPOCHS = 4
+
+
+def kinds() -> dict[str, str]:
+    """{kind of state: a method that has it}, over all of conf/method."""
+    found: dict[str, str] = {}
+    for name in config.options("method"):
+        method = build(name)
+        extra = any(type(part).get_extra_state is not nn.Module.get_extra_state for part in method.modules())
+        has = {
+            "parameters": any(True for _ in method.parameters()),
+            "buffers": any(True for _ in method.buffers()),
+            "extra state": extra,
+            "after_step": overrides(method, "after_step"),
+            "after_epoch": overrides(method, "after_epoch"),
+        }
+        kind = ", ".join(what for what, there in has.items() if there)
+        if kind:
+            found.setdefault(kind, name)
+    return found
+
+
+KINDS = kinds()
 
 
 def tensors(node: Any, place: str = "") -> dict[str, Any]:
@@ -44,7 +59,7 @@ def state(folder: Path) -> dict[str, Any]:
     return tensors({part: saved[part] for part in ("model", "method", "optimizer")})
 
 
-def kill_in_mid_epoch(words: tuple[str, ...], runs: Path, epochs_before: int, wait: float) -> Path:
+def kill_in_mid_epoch(words: Sequence[str], runs: Path, epochs_before: int, wait: float) -> Path:
     """A run, killed some steps after an epoch; its checkpoint is written after every step."""
     process = start(*words, f"epochs={EPOCHS}", "machine.checkpoint_minutes=0", runs=runs)
     while sum(path.read_text().count("\n") for path in runs.glob("*/metrics.jsonl")) < epochs_before:
@@ -62,7 +77,7 @@ def kill_in_mid_epoch(words: tuple[str, ...], runs: Path, epochs_before: int, wa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_started_again_it_comes_to_the_same_bits(kind: str, tmp_path: Path):
-    words, number = KINDS[kind], list(KINDS).index(kind)
+    words, number = [f"method={KINDS[kind]}"], list(KINDS).index(kind)
     run(*words, f"epochs={EPOCHS}", runs=tmp_path / "whole")
     folder = kill_in_mid_epoch(words, tmp_path / "killed", epochs_before=1 + number % 2, wait=0.05 * (1 + number % 3))
     run(*words, f"epochs={EPOCHS}", runs=tmp_path / "killed")
