@@ -93,10 +93,15 @@ class Drill:
         self.steps = 0
 
     def take(
-        self, losses: Tensor, jacobian: Tensor, present: Sequence[str] | None = None, after: Tensor | None = None
+        self,
+        losses: Tensor,
+        jacobian: Tensor,
+        present: Sequence[str] | None = None,
+        after: Tensor | None = None,
+        rng: torch.Generator | None = None,
     ) -> Answer:
         """losses [T] and jacobian [T, D] are of the tasks present, in the method's order; `after` the same losses
-        after the update, by default a little less."""
+        after the update, by default a little less. rng: by default the step's own."""
         tasks = self.method.tasks
         present = tasks if present is None else tuple(present)
         places = self.method.positions(present)
@@ -104,7 +109,7 @@ class Drill:
         full_losses[places], full[places] = losses, jacobian
         model = Prescribed(tasks, full_losses, full)
         targets = {t: jacobian.new_ones(1) if t in present else jacobian.new_full((1,), torch.nan) for t in tasks}
-        rng = torch.Generator().manual_seed(self.steps)
+        rng = torch.Generator().manual_seed(self.steps) if rng is None else rng
         self.steps += 1
         known = {name: Task(name, 1, Given(), [], "vector") for name in tasks}
         result = step(model, known, self.method, jacobian.new_zeros(1, 1, 1), targets, rng=rng)

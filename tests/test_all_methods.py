@@ -380,12 +380,13 @@ def test_a_composition_is_one_after_the_other(loss: str, gradient: str):
     both = Drill(Hybrid(names(4), **parts)).take(FOUR_LOSSES, FOUR)
     first = build(loss, tasks=names(4)).double()
     leaf = FOUR_LOSSES.clone().requires_grad_()
-    balanced = first.transform(leaf, first.tasks, torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    balanced = first.transform(leaf, first.tasks, rng)
     slope = torch.autograd.functional.jacobian(
         lambda x: first.transform(x, first.tasks, torch.Generator().manual_seed(0)), FOUR_LOSSES
     )
     second = build(gradient, tasks=names(4))
-    alone = Drill(second).take(balanced.detach(), slope @ FOUR)
+    alone = Drill(second).take(balanced.detach(), slope @ FOUR, rng=rng)  # which the loss balance has drawn from
     torch.testing.assert_close(both.gradient, alone.gradient, rtol=1e-8, atol=1e-8 * alone.gradient.norm().item())
     torch.testing.assert_close(both.weights, slope.T @ alone.weights, rtol=1e-8, atol=1e-10)
     heads = slope.sum(0) if second.touches == "shared" else both.weights

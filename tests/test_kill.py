@@ -70,7 +70,9 @@ def kill_in_mid_epoch(words: Sequence[str], runs: Path, epochs_before: int, wait
     process.communicate()
     folder = only(runs)
     assert not (folder / "record.json").exists()
-    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    # killed while one checkpoint takes the other's place, there is only the one before
+    name = next(n for n in ("checkpoint.pt", "checkpoint.previous.pt") if (folder / n).exists())
+    saved = torch.load(folder / name, weights_only=True)
     assert epochs_before <= saved["epoch"] < EPOCHS
     return folder
 
