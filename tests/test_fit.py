@@ -138,7 +138,7 @@ def test_the_method_sees_epochs_and_the_losses_after_each_step():
     assert all(losses.shape == (2,) and losses.isfinite().all() for losses, _ in watching.after)
     losses, indicators = watching.epochs[1]
     assert losses == run.appended[1]["losses"]
-    assert indicators == {task: run.appended[1]["val"][f"{task}/accuracy"] for task in ("left", "right")}
+    assert indicators == {task: (run.appended[1]["val"][f"{task}/accuracy"], True, "%") for task in ("left", "right")}
     alone, _ = fit()
     assert all(torch.equal(state(made)[key], value) for key, value in state(alone).items())
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -140,7 +141,7 @@ class OneTensorEach(MultiDecoder):
 class Mixing(Weighting):
     """IMTL-G after a transform that mixes tasks by learned numbers."""
 
-    levels = LEVELS
+    levels = (*LEVELS, "layer")
 
     def __init__(self, tasks: Sequence[str], level: str, touches: str = "shared"):
         super().__init__(tasks, level)
@@ -520,6 +521,158 @@ def test_lower_precision_is_close_to_float64(overrides, dtype, autocast, toleran
     for p, q in zip(model.parameters(), exact.parameters(), strict=True):
         assert p.grad.dtype == dtype
         assert (p.grad - q.grad).norm() <= tolerance * reference.gradient_norm
+
+
+# ------------------------------------------------------------- in pieces, at a layer, of a fixed sum
+
+
+class Plain(MultiDecoder):
+    """The same network without what looks at several images at once or draws numbers."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.backbone.norm = nn.Identity()
+
+
+class PlainBranching(Branching):
+    def __init__(self):
+        super().__init__()
+        self.trunk.norm = nn.Identity()
+
+
+@pytest.mark.parametrize("absent", [(), ("b",)])
+@pytest.mark.parametrize("pieces", [2, 3, 6])
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        *itertools.product([Plain], ["loss", "feature", "layer", "parameter"]),
+        *itertools.product([PlainBranching], ["loss", "layer", "parameter"]),
+    ],
+)
+@pytest.mark.parametrize("method_kind", [Mixing, Signs])
+def test_pieces_of_a_batch_give_what_the_batch_gives(kind, level, pieces, absent, method_kind):
+    if level == "layer" and method_kind is Signs and kind is PlainBranching:
+        pytest.skip("no gradients of the whole network to combine are at hand there")
+    whole, parts = make_model(kind), make_model(kind)
+    touches = "everything" if level == "layer" else "shared"
+    method, other = method_kind(TASKS, level, touches), method_kind(TASKS, level, touches)
+    other.load_state_dict(method.state_dict())
+    image, targets = make_batch(absent)
+    first = step(whole, make_tasks(), method, image, targets)
+    second = step(parts, make_tasks(), other, image, targets, micro_batches=pieces)
+    assert first.problem is second.problem is None
+    assert close(second.losses, first.losses)
+    assert close(second.weights, first.weights)
+    assert close(second.gramian, first.gramian)
+    for p, q in zip(
+        [*parts.parameters(), *other.parameters()], [*whole.parameters(), *method.parameters()], strict=True
+    ):
+        assert close(p.grad, q.grad, 1e-11)
+    after = losses_after(whole, make_tasks(), image, targets, first.tasks)
+    assert close(losses_after(whole, make_tasks(), image, targets, first.tasks, micro_batches=pieces), after)
+
+
+@pytest.mark.parametrize("level", ["loss", "feature", "layer", "parameter"])
+def test_batch_statistics_move_once_for_each_piece(level):
+    model = make_model()
+    step(model, make_tasks(), Mixing(TASKS, level, "everything"), *make_batch(), micro_batches=3)
+    assert model.backbone.norm.num_batches_tracked == 3
+
+
+def test_pieces_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"micro_batches=4: it does not divide the 6 images"):
+        step(make_model(), make_tasks(), build(["method=equal"]), *make_batch(), micro_batches=4)
+
+
+@pytest.mark.parametrize("kind", [MultiDecoder, Branching])
+def test_the_layer_level_sees_the_gramian_of_the_last_shared_layer(kind):
+    class AtLayer(Listening):
+        levels = ("layer",)
+        touches = "everything"
+
+    model, image_and_targets = make_model(kind), make_batch()
+    layer = model.last_shared_layer()
+    assert {id(p) for p in layer} <= {id(p) for p in model.shared_parameters()}
+    reference = step(copy.deepcopy(model), make_tasks(), Listening(TASKS, "parameter"), *image_and_targets)
+    method = AtLayer(TASKS)
+    found = step(model, make_tasks(), method, *image_and_targets)
+    plain = make_model(kind)
+    losses = []
+    for task in TASKS:
+        features = plain.encode(image_and_targets[0])
+        prediction = plain.decode(task, features, (4, 4))
+        valid = ~image_and_targets[1][task].isnan()
+        losses.append((prediction - image_and_targets[1][task])[valid].square().mean())
+    inputs = plain.last_shared_layer()
+    rows = [torch.autograd.grad(l, inputs, retain_graph=True, materialize_grads=True) for l in losses]
+    rows = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+    assert close(found.gramian, rows @ rows.T, 1e-9)
+    assert not close(found.gramian, reference.gramian, 1e-3)
+    total = sum((k + 1) * loss for k, loss in enumerate(losses))  # Listening's weights are 1, 2, 3
+    for p, g in zip(model.parameters(), torch.autograd.grad(total, list(plain.parameters())), strict=True):
+        assert close(p.grad, g, 1e-9)
+
+
+def test_a_method_that_leaves_the_heads_alone_needs_a_representation_at_the_layer_level():
+    class AtLayer(Listening):
+        levels = ("layer",)
+
+    with pytest.raises(ValueError, match=r"method\.level=layer .* Type method\.level=parameter"):
+        step(make_model(Branching), make_tasks(), AtLayer(TASKS), *make_batch())
+
+
+@pytest.mark.parametrize("overrides", [["method=imtl"], ["method=mgda"], ["method=equal", "method.reduction=mean"]])
+def test_weights_of_a_fixed_sum(overrides):
+    plain, fixed = make_model(), make_model()
+    method, rescaled = build(overrides), build([*overrides, "method.scale=sum_T"])
+    first, second = (step(m, make_tasks(), w, *make_batch()) for m, w in ((plain, method), (fixed, rescaled)))
+    assert second.weights.sum().item() == pytest.approx(3, rel=1e-12)
+    factor = 3 / first.weights.sum()
+    assert close(second.weights, factor * first.weights)
+    assert close(fixed.backbone.conv.weight.grad, factor * plain.backbone.conv.weight.grad)
+
+
+def test_a_sum_that_is_not_positive_is_left_and_counted():
+    class Uphill(Listening):
+        def weights(self, losses, gramian, tasks, rng):
+            return -torch.ones_like(losses)
+
+    method = Uphill(TASKS)
+    method.scale_rule = "sum_T"
+    result = step(make_model(), make_tasks(), method, *make_batch())
+    assert result.weights.tolist() == [-1.0] * 3
+    assert result.notes == ("weights of a sum that is not positive are not rescaled",)
+
+
+def test_a_zero_gradient_is_counted():
+    class Zero(Loss):
+        counts = Squared.counts
+
+        def __call__(self, prediction, target, counts):
+            return 0 * prediction.sum() + 1.0
+
+    result = step(make_model(), make_tasks(b=Zero()), build(["method=mgda"]), *make_batch())
+    assert result.notes == ("a zero gradient: b",)
+    assert step(make_model(), make_tasks(), build(["method=mgda"]), *make_batch()).notes == ()
+
+
+@pytest.mark.parametrize("level", ["feature", "parameter"])
+def test_draws_for_coordinates_come_from_the_steps_generator(level):
+    class Masked(Mixing):
+        def combine(self, weights, jacobian, tasks, uniform):
+            self.drawn = uniform()
+            assert self.drawn.shape == jacobian[0].shape
+            return (weights.to(jacobian) @ jacobian) * (self.drawn < 0.5)
+
+    drawn = []
+    for pieces in (1, 3):
+        method = Masked(TASKS, level)
+        rng = torch.Generator().manual_seed(11)
+        step(make_model(Plain), make_tasks(), method, *make_batch(), rng=rng, micro_batches=pieces)
+        drawn.append(method.drawn)
+    assert torch.equal(*drawn)
+    assert 0 <= drawn[0].min() < 0.1
+    assert 0.9 < drawn[0].max() < 1
 
 
 # ------------------------------------------------------------------------------------------- problems

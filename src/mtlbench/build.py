@@ -59,6 +59,13 @@ def watching_determinism(on: bool) -> Iterator[list[str]]:
 def settings(config: DictConfig, ranks: Ranks) -> Settings:
     """The run's numbers, checked. Raises ValueError, also where the ranks do not divide the batch."""
     part = ranks.slice(config.batch_size)
+    images = part.stop - part.start
+    if config.micro_batches < 1 or images % config.micro_batches:
+        fitting = [k for k in range(1, images + 1) if images % k == 0]
+        raise ValueError(
+            f"micro_batches={config.micro_batches}: it does not divide the {images} images of each process. Type one "
+            f"of {', '.join(map(str, fitting))}."
+        )
     return Settings(
         seed=config.seed,
         epochs=config.epochs,
@@ -69,6 +76,7 @@ def settings(config: DictConfig, ranks: Ranks) -> Settings:
         workers=config.machine.workers,
         evaluation_batch=config.machine.evaluation_batch or part.stop - part.start,
         checkpoint_minutes=config.machine.checkpoint_minutes,
+        micro_batches=config.micro_batches,
     )
 
 

@@ -61,6 +61,7 @@ def entry(
         "peak_memory_bytes": _peak_memory(ranks),
         "nondeterministic": sorted(nondeterministic),
         "diverged": fit.diverged,
+        "degenerate": _degenerate(lines),
         "epochs": len(lines),
         "seconds": fit.seconds,
         "seconds_per_step": statistics.median(steps) if steps else None,
@@ -68,6 +69,15 @@ def entry(
         "best_epoch": fit.best["epoch"],
         "changed": fit.around["changed"],
     }
+
+
+def _degenerate(lines: list[dict[str, Any]]) -> dict[str, int]:
+    """Over the run: {what the method met: in how many steps}."""
+    total: dict[str, int] = {}
+    for line in lines:
+        for note, steps in line.get("degenerate", {}).items():
+            total[note] = total.get(note, 0) + steps
+    return total
 
 
 def _parameters(fit: Fit) -> dict[str, int]:

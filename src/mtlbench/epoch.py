@@ -20,6 +20,7 @@ class EpochStatistics:
         self.norm: dict[str, list[float]] = {}
         self.cosine: dict[str, list[float]] = {}  # "a|b": sum, steps in which both gradients were not zero
         self.absent = dict.fromkeys(tasks, 0)
+        self.notes: dict[str, int] = {}  # degenerate input: steps in which the method met it
         self.seconds: list[float] = []
         self.waited: list[float] = []
 
@@ -43,6 +44,8 @@ class EpochStatistics:
             self.weight[task] = [total + weight, min(least, weight), max(most, weight), steps + 1]
         for task in self.tasks:
             self.absent[task] += task not in result.tasks
+        for note in result.notes:
+            self.notes[note] = self.notes.get(note, 0) + 1
         if result.gramian is not None:
             self._add_gramian(result.tasks, result.gramian.tolist())
 
@@ -72,6 +75,7 @@ class EpochStatistics:
             "gradient_norms": {task: total / n for task, (total, n) in self.norm.items()} or None,
             "cosines": {pair: total / n for pair, (total, n) in self.cosine.items()} or None,
             "absent": dict(self.absent),
+            "degenerate": dict(self.notes),
             "seconds_per_step": statistics.median(self.seconds) if self.seconds else None,
             "data_wait": waited / (busy + waited) if busy + waited > 0 else None,
         }

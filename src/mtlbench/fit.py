@@ -18,7 +18,7 @@ from mtlbench.seeds import seed_of
 from mtlbench.signals import Stop
 from mtlbench.stats import mean_relative_improvement
 from mtlbench.step import StepResult, losses_after, step
-from mtlbench.weighting import Weighting, overrides
+from mtlbench.weighting import Indicator, Weighting, overrides
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 """The parameters' type; bfloat16 is autocast over float32 parameters. float16 would need loss scaling."""
@@ -37,11 +37,12 @@ class Settings:
     workers: int
     evaluation_batch: int
     checkpoint_minutes: float
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision}: expected {', '.join(PRECISIONS)}.")
-        for name in ("epochs", "batch_size", "evaluate_every", "evaluation_batch"):
+        for name in ("epochs", "batch_size", "evaluate_every", "evaluation_batch", "micro_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
         if self.clip_norm is not None and self.clip_norm <= 0:
@@ -127,7 +128,11 @@ class Fit:
         torch.manual_seed(seed_of(seed, "step", epoch, k, self.ranks.rank))  # dropout
         rng = torch.Generator().manual_seed(seed_of(seed, "method", epoch, k))
         image, targets = self._to_device(image, targets)
-        keys = {"ranks": self.ranks, "autocast": self.settings.autocast}
+        keys = {
+            "ranks": self.ranks,
+            "autocast": self.settings.autocast,
+            "micro_batches": self.settings.micro_batches,
+        }
         result = step(self.model, self.dataset.tasks, self.method, image, targets, rng=rng, **keys)
         if result.problem:
             return result
@@ -172,8 +177,12 @@ class Fit:
             line[name] = self.evaluate(split, lambda: self._obey_alone(stop)) if split and measure else None
         if self.diverged is None:
             validation = line["val"] or {}  # never the test part: a method must not see it
-            first = {name: f"{name}/{task.metrics[0].name}" for name, task in self.dataset.tasks.items()}
-            indicators = {name: validation[key] for name, key in first.items() if key in validation}
+            first = {name: task.metrics[0] for name, task in self.dataset.tasks.items()}
+            indicators = {
+                name: Indicator(validation[f"{name}/{metric.name}"], metric.higher_is_better, metric.unit)
+                for name, metric in first.items()
+                if f"{name}/{metric.name}" in validation
+            }
             self.method.after_epoch(line["losses"], indicators)
         if self.run is not None:
             self.run.append(line)

@@ -46,6 +46,12 @@ class MultiTaskModel(nn.Module, ABC):
     def decode(self, task: str, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """The prediction of one task from z, at `size` (H, W) of the input."""
 
+    def decode_each(
+        self, tasks: Sequence[str], features: Sequence[tuple[Tensor, ...]], size: tuple[int, int]
+    ) -> list[Tensor]:
+        """The predictions of several tasks, each from its own copy of z; together where that is cheaper."""
+        return [self.decode(task, z, size) for task, z in zip(tasks, features, strict=True)]
+
     @abstractmethod
     def task_parameters(self, task: str) -> list[nn.Parameter]:
         """The parameters that this task alone reaches; all others are shared."""
@@ -55,10 +61,21 @@ class MultiTaskModel(nn.Module, ABC):
         own = {id(p) for task in self.tasks for p in self.task_parameters(task)}
         return [p for p in self.parameters() if id(p) not in own and p.requires_grad]
 
+    def last_shared_layer(self) -> list[nn.Parameter]:
+        """GradNorm's W: the shared parameters of the last module in the network's order that holds a matrix or a
+        convolution; a network that uses its modules in another order says so by overriding this."""
+        shared = {id(p) for p in self.shared_parameters()}
+        for module in reversed(list(self.modules())):
+            parameters = [p for p in module.parameters(recurse=False) if id(p) in shared]
+            if any(p.ndim >= 2 for p in parameters):
+                return parameters
+        return []
+
     def forward(self, image: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         features = self.encode(image)
         names: Sequence[str] = self.tasks if tasks is None else tuple(tasks)
-        return {task: self.decode(task, features, tuple(image.shape[-2:])) for task in names}
+        predictions = self.decode_each(names, [features] * len(names), tuple(image.shape[-2:]))
+        return dict(zip(names, predictions, strict=True))
 
 
 class TrunkAndHeads(MultiTaskModel):

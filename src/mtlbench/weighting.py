@@ -20,7 +20,7 @@ Touches = Literal["shared", "everything"]
 
 
 class Indicator(NamedTuple):
-    """A task's primary metric on the validation part. unit: "%" for shares that are printed as percentages."""
+    """A task's primary metric on the validation part. unit: "%" for shares, from 0 to 100."""
 
     value: float
     higher_is_better: bool
@@ -37,8 +37,8 @@ class Weighting(nn.Module):
     touches: what `weights()` scales: "shared" leaves the task-specific heads to their own (transformed) loss
         (MGDA Algorithm 2, IMTL Algorithm 1), "everything" scales the heads too (GradNorm). `transform`
         always scales everything.
-    scale_rule: paper leaves the weights as the method gives them; sum_T multiplies what scales the raw gradients (u, and
-        the heads' part) by T / sum(u), so that methods are compared without the hidden factor of the learning rate.
+    scale_rule: paper leaves the weights as the method gives them; sum_T multiplies what scales the shared gradients,
+        and what scales the heads, so that each sums to T: methods without the hidden factor of the learning rate.
 
     Parameters and buffers are in checkpoints; whatever else is state (an optimizer of the method's own, a
     dictionary) goes through nn.Module's get_extra_state and set_extra_state, as plain numbers and tensors.
