@@ -126,10 +126,10 @@ class Drill:
         return Answer(result.weights, heads, gradient.double(), None)
 
     def end_epoch(self, losses: Sequence[float], present: Sequence[str] | None = None) -> None:
-        """Mean losses, and indicators made from them: of the first task lower is better, of the others higher."""
+        """Mean losses, and indicators made from them: of the first task by name lower is better, of the others higher."""
         present = self.method.tasks if present is None else present
         means = dict(zip(present, map(float, losses), strict=True))
-        first = present[0]
+        first = min(present)  # the same one in whatever order tasks are listed
         self.method.after_epoch(
             means,
             {
