@@ -164,8 +164,23 @@ def undominated(values: ArrayLike, against: ArrayLike, higher_is_better: ArrayLi
     against = np.asarray(against, float).reshape(-1, len(sign)) * sign
     if np.isnan(values).any() or np.isnan(against).any():
         raise ValueError("an undefined (NaN) value has no place in a Pareto front; drop such runs and say so.")
-    free = [not ((against <= row).all(1) & (against < row).any(1)).any() for row in values]
-    return np.array(free, bool)
+    best = _front(against)  # whatever is dominated is dominated by one of these
+    return np.array([not _dominated(row, best) for row in values], bool)
+
+
+def _front(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rows [n, N], lower is better, that none of them dominates; equal ones once."""
+    kept = np.empty_like(rows)
+    n = 0
+    for row in rows[np.lexsort(rows.T[::-1])]:  # a row comes after whatever dominates it
+        if not (kept[:n] <= row).all(1).any():
+            kept[n] = row
+            n += 1
+    return kept[:n]
+
+
+def _dominated(row: NDArray[np.float64], by: NDArray[np.float64]) -> bool:
+    return bool(((by <= row).all(1) & (by < row).any(1)).any())
 
 
 def pareto_counts(values: ArrayLike, others: ArrayLike, higher_is_better: ArrayLike) -> dict[str, int]:
