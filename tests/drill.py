@@ -126,7 +126,7 @@ class Drill:
         return Answer(result.weights, heads, gradient.double(), None)
 
     def end_epoch(self, losses: Sequence[float], present: Sequence[str] | None = None) -> None:
-        """Mean losses, and indicators made from them: of the first task by name lower is better, of the others higher."""
+        """Mean losses, and indicators made from them: of the first task by name lower is better, else higher."""
         present = self.method.tasks if present is None else present
         means = dict(zip(present, map(float, losses), strict=True))
         first = min(present)  # the same one in whatever order tasks are listed

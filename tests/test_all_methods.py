@@ -25,6 +25,16 @@ VARIANTS = {
     "uncertainty laplace": ("uncertainty", "method.form=laplace"),
     "uncertainty softmax": ("uncertainty", "method.form=softmax"),
     "uncertainty sigma": ("uncertainty", "method.parametrisation=sigma"),
+    "uncertainty_optimal gaussian": ("uncertainty_optimal", "method.form=gaussian"),
+    "rlw uniform": ("rlw", "method.distribution=uniform"),
+    "rlw random_normal": ("rlw", "method.distribution=random_normal"),
+    "rlw dirichlet": ("rlw", "method.distribution=dirichlet"),
+    "rlw bernoulli": ("rlw", "method.distribution=bernoulli"),
+    "rlw constrained": ("rlw", "method.distribution=constrained_bernoulli"),
+    "dwa cold": ("dwa", "method.temperature=0.5"),
+    "dtp focal": ("dtp", "method.gamma=3.0", "method.alpha=1.0"),
+    "dtp exponential": ("dtp", "method.regression=exponential"),
+    "lsb difficult": ("lsb", "method.beta=1.0"),
     "imtl_l base": ("imtl_l", "method.a=2.0", "method.b=0.7"),
     "mgda frank_wolfe": ("mgda", "method.solver=frank_wolfe", "method.iterations=5"),
     "mgda l2": ("mgda", "method.normalize=l2"),
@@ -95,6 +105,8 @@ def is_random(name: str) -> bool:
 # ---------------------------------------------------------------------------------------------- told apart
 
 SAME_BY_THEORY = {
+    frozenset({"equal", "static"}): "static without weights",
+    frozenset({"log", "uncertainty_optimal"}): "the gradients of log L and of L / sg(L) are the same; M is not",
     frozenset({"imtl", "hybrid imtl"}): "IMTL is IMTL-L, then IMTL-G (Liu et al. 2021, Section 3.3)",
 }
 
@@ -198,7 +210,15 @@ def test_one_task_has_its_plain_gradient_or_the_multiple_that_the_docstring_stat
         assert Drill(make(name, ["a"])).take(loss, row).weights.item() == pytest.approx(MULTIPLE[name], rel=1e-9)
 
 
-MULTIPLE = {"uncertainty": 0.5, "uncertainty sigma": 0.5, "imtl_l base": 0.7, "hybrid": 0.5, "hybrid pcgrad": 0.5}
+MULTIPLE = {
+    "uncertainty": 0.5,
+    "uncertainty sigma": 0.5,
+    "log": 1 / 3,
+    "uncertainty_optimal": 1 / 3,
+    "imtl_l base": 0.7,
+    "hybrid": 0.5,
+    "hybrid pcgrad": 0.5,
+}
 """What multiplies a single task's gradient at the start, at a loss of 3 and the first gradient of FOUR."""
 
 PLAIN = ("equal", "gls", "dwa", "gradnorm", "mgda", "imtl_g", "pcgrad", "upgrad")
@@ -441,6 +461,8 @@ SCALES = {
     "imtl": "direction",
     "nash_mtl": "result",
     "log": "result",
+    "uncertainty_optimal": "result",
+    "gls": "direction",
     "config": "direction",
     "mgda": "nothing",
     "aligned_mtl": "nothing",
