@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlbench.by_task import positive
 from mtlbench.weighting import Weighting, check_above
 
 
@@ -14,7 +15,7 @@ class IMTLL(Weighting):
 
     With the default a = e, b = 1 it is e^s L - s (Eq. 6). The gradient of s is b ln(a) a^s L - 1, so s comes to
     rest where the scaled losses b a^s L are 1 / ln(a), alike for all tasks. Losses must be positive (Section
-    3.2): for one of 0, s grows by the learning rate at every step.
+    3.2): for one of 0, s grows by the learning rate at every step, for one below 0 ever faster; both are noted.
 
     s starts at 0 (our choice; the paper does not say) and is learned by the run's optimizer, without weight
     decay. Level: loss. Touches everything. Sum of weights: sum_t b a^{s_t}, at the start b T. Invariance to
@@ -31,5 +32,6 @@ class IMTLL(Weighting):
         self.scale = nn.ParameterList(nn.Parameter(torch.zeros((), dtype=torch.float64)) for _ in self.tasks)
 
     def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        positive(self, losses, tasks)
         s = torch.stack([self.scale[i] for i in self.positions(tasks)])
         return self.b * self.a**s * losses - s

@@ -5,12 +5,23 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlbench.by_task import by_task, positive
 from mtlbench.weighting import Weighting, check_above, check_option
 
 FORMS = {"gaussian": (0.5, 2), "laplace": (1.0, 1), "softmax": (1.0, 2)}
 """Likelihood: (factor f, power k) of M = f L / sigma^k + log sigma."""
 
 PARAMETRISATIONS = ("log_variance", "log_sigma", "sigma")
+
+
+def forms_by_task(
+    method: type[Weighting], form: str | Mapping[str, str], tasks: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Each task's (factor, power), from one form's name or {task: name}. Raises ValueError for what is unknown."""
+    names = by_task(method, "form", form, tasks)
+    for name in names:
+        check_option(method, "form", name, tuple(FORMS))
+    return [FORMS[name] for name in names]
 
 
 class Uncertainty(Weighting):
@@ -31,7 +42,8 @@ class Uncertainty(Weighting):
     losses of one form: 1/2 (gaussian), 1 (laplace), 1/2 (softmax). Level: loss. Touches everything. Sum of
     weights: what sigma makes it; at the start with sigma = 1 the sum of the factors 1/2, 1, 1. Invariance to
     the losses' scales: at the best sigma, not on the way there. One task: f / sigma^k times its gradient. A zero
-    gradient changes nothing; a loss of 0 drives sigma to 0, a step at a time.
+    gradient changes nothing; a loss of 0 drives sigma to 0, a step at a time, and one below 0 (no likelihood has it)
+    ever faster: both are noted.
     Raises ValueError for an unknown form or parametrisation, sigma <= 0, or a {task: form} that is not of the
     run's tasks.
     """
@@ -44,14 +56,9 @@ class Uncertainty(Weighting):
         initial_sigma: float = 1.0,
     ):
         super().__init__(tasks)
-        forms = dict(form) if isinstance(form, Mapping) else dict.fromkeys(self.tasks, form)
-        if set(forms) != set(self.tasks):
-            raise ValueError(f"form names {', '.join(forms)}; the tasks are {', '.join(self.tasks)}. Name each once.")
-        for name in forms.values():
-            check_option(Uncertainty, "form", name, tuple(FORMS))
+        self.forms = forms_by_task(Uncertainty, form, self.tasks)
         check_option(Uncertainty, "parametrisation", parametrisation, PARAMETRISATIONS)
         check_above(Uncertainty, "initial_sigma", initial_sigma, 0)
-        self.forms = [FORMS[forms[task]] for task in self.tasks]
         self.parametrisation = parametrisation
         sigma = torch.tensor(initial_sigma, dtype=torch.float64)
         start = {"log_variance": 2 * sigma.log(), "log_sigma": sigma.log(), "sigma": sigma}[parametrisation]
@@ -66,6 +73,7 @@ class Uncertainty(Weighting):
         return learned / 2 if self.parametrisation == "log_variance" else learned
 
     def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
+        positive(self, losses, tasks)
         log_sigma = self.log_sigma(tasks)
         factor, power = losses.new_tensor([self.forms[i] for i in self.positions(tasks)]).T
         return factor * losses * (-power * log_sigma).exp() + log_sigma
