@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtlbench.methods.cosines import lengths_and_cosines
 from mtlbench.methods.mgda import minimum_norm
 from mtlbench.weighting import Level, Weighting, check_between, check_option
 
 ROUNDS = 100
-"""Of the search for |g_w|: every round but a few solves on the right set of tasks, the others halve an interval."""
+"""Of the search for |g_w|, at most; a handful is what it takes."""
+
+STATIONARY = 1e-12
+"""Squared length of the shortest convex combination of unit gradients below which it is zero."""
 
 
 class CAGrad(Weighting):
@@ -31,9 +35,9 @@ class CAGrad(Weighting):
 
     Level: parameter (the paper) or feature. Touches shared parameters. Sum of weights: 1 + c |g_0| / |g_w| (times T for
     reduction=sum). Invariance to the losses' scales: none. One task: (1 + c) times its gradient, once it
-    with rescale=linear. A zero gradient stays in the average and can have no share but that in g_0: the dual puts all
-    its weight on it, g_w = 0. Where g_w = 0 (a zero gradient, opposite gradients, Pareto stationary points) no
-    direction improves every task: the average gradient, noted as "no direction improves all tasks".
+    with rescale=linear. A zero gradient takes all the weight of the dual, g_w = 0. Where g_w = 0 (a
+    zero gradient, opposite gradients, Pareto stationary points) no direction improves every task: the average
+    gradient, noted as "no direction improves all tasks".
     Raises ValueError for c < 0 or an unknown option.
     """
 
@@ -58,65 +62,71 @@ class CAGrad(Weighting):
         inner = gramian.numpy()
         count = len(inner)
         average = np.full(count, 1 / count)
-        radius = self.c * math.sqrt(max(average @ inner @ average, 0.0))
         weights = average
-        if radius > 0:
-            w = conflict_averse(inner, radius)
-            if w is None:
-                self.note("no direction improves all tasks")
-            else:
-                weights = average + radius / math.sqrt(w @ inner @ w) * w
+        lengths, alive, cosines = lengths_and_cosines(gramian)
+        shortest = minimum_norm(cosines) if alive.all() else None
+        if shortest is None or shortest @ cosines @ shortest <= STATIONARY:
+            self.note("no direction improves all tasks")
+        elif self.c > 0:
+            radius = self.c * math.sqrt(average @ inner @ average)
+            w = conflict_averse(inner / lengths.max() ** 2, radius / lengths.max())
+            weights = average + radius / math.sqrt(w @ inner @ w) * w
         factor = count if self.reduction == "sum" else 1
         return torch.from_numpy(weights * (factor / self.divisor))
 
 
-def conflict_averse(inner: np.ndarray, radius: float) -> np.ndarray | None:
-    """Convex weights w [T] that minimise g_w g_0' + radius |g_w|, or None where g_w = 0.
+def conflict_averse(inner: np.ndarray, radius: float) -> np.ndarray:
+    """Convex weights w [T] that minimise g_w g_0' + radius |g_w|, of gradients whose hull does not hold 0.
 
     With |g_w| <= (|g_w|^2 / s + s) / 2 the minimum over w for a given s is that of |g_w + (s / radius) g_0|: a
-    minimum-norm problem whose points are shifted. At the solution s = |g_w|.
+    minimum-norm problem whose points are shifted, and at the solution s = |g_w|. Its set of tasks with weight gives s
+    in closed form; an interval that holds s guards the steps from set to set.
     """
-    scale = math.sqrt(np.diagonal(inner).max())
-    inner, radius = inner / scale**2, radius / scale
-    count = len(inner)
     products = inner.mean(1)  # of g_0 with each
     square = products.mean()
     shortest = minimum_norm(inner)
-    if shortest @ inner @ shortest <= 1e-24:  # the gradients' hull holds 0
-        return None
-    low, high = 0.0, 1.0  # |g_w| is at most the longest gradient
     s = math.sqrt(shortest @ inner @ shortest)
-    best, least, seen = shortest, math.inf, set()
+    low, high = 0.0, 1.0  # in units of the longest gradient
+    best, least = shortest, math.inf
     for _ in range(ROUNDS):
         shift = s / radius
         w = minimum_norm(inner + shift * (products + products[:, None]) + shift**2 * square)
-        length = math.sqrt(max(w @ inner @ w, 0.0))
+        length = math.sqrt(w @ inner @ w)
         low, high = (s, high) if length > s else (low, s)
-        for candidate, value in ((w, length), polished(inner, products, radius, w > 0)):
-            if candidate is not None and (found := candidate @ products + radius * value) < least:
-                best, least = candidate, found
-        support = (w > 0).tobytes()
-        proposal = polished(inner, products, radius, w > 0)[1]
-        if support in seen and low < proposal < high and abs(proposal - s) <= 1e-15 * s:
+        exact, proposal = on_support(inner, products, radius, w > 0)
+        for candidate in (w, exact):
+            if candidate is not None:
+                value = candidate @ products + radius * math.sqrt(candidate @ inner @ candidate)
+                if value < least:
+                    best, least = candidate, value
+        if exact is not None and _is_optimal(inner, products, radius, exact):
+            return exact
+        if high - low <= 1e-15 * high:
             break
-        if high - low <= 1e-16 * high:
-            break
-        s = proposal if low < proposal < high and support not in seen else (low + high) / 2
-        seen.add(support)
+        s = proposal if low < proposal < high else (low + high) / 2
     return best
 
 
-def polished(
+def _is_optimal(inner: np.ndarray, products: np.ndarray, radius: float, w: np.ndarray) -> bool:
+    """Whether no task's slope is below the common one of the tasks with weight, to rounding."""
+    turned = radius / math.sqrt(w @ inner @ w) * (inner @ w)
+    slopes = products + turned
+    return bool((slopes - w @ slopes).min() >= -1e-13 * (np.abs(products) + np.abs(turned)).max())
+
+
+def on_support(
     inner: np.ndarray, products: np.ndarray, radius: float, support: np.ndarray
 ) -> tuple[np.ndarray | None, float]:
-    """The minimum over weights of sum 1 on a set of tasks, if its weights are positive, and its |g_w| (nan if none).
+    """The minimum over weights of sum 1 on a set of tasks, None if not all are positive, and its |g_w| (nan if none).
 
     Stationary: products + (radius / s) G w = nu on the set, so w = (s / radius) G^-1 (nu - products); sum w = 1 and
-    w' G w = s^2 give nu and s.
+    w' G w = s^2 give nu and s. Solved for lengths apart from directions, as the cosines are what is well conditioned.
     """
-    part = inner[np.ix_(support, support)]
+    lengths = np.sqrt(np.diagonal(inner)[support])
+    cosines = inner[np.ix_(support, support)] / lengths / lengths[:, None]
+    right = np.stack([1 / lengths, products[support] / lengths], 1)
     try:
-        ones, others = np.linalg.solve(part, np.stack([np.ones(len(part)), products[support]], 1)).T
+        ones, others = (np.linalg.solve(cosines, right) / lengths[:, None]).T
     except np.linalg.LinAlgError:
         return None, math.nan
     a, b, c = ones.sum(), others.sum(), others @ products[support]
@@ -124,11 +134,8 @@ def polished(
     if not (a > 0 and root > 0):
         return None, math.nan
     s = radius / math.sqrt(root)
-    nu = (b + math.sqrt(root)) / a
     w = np.zeros(len(inner))
-    w[support] = (s / radius) * (nu * ones - others)
-    if not np.isfinite(w).all():
-        return None, math.nan
-    if (w < 0).any():
+    w[support] = (s / radius) * ((b + math.sqrt(root)) / a * ones - others)
+    if not np.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:
         return None, s
     return w / w.sum(), s

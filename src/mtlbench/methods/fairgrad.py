@@ -14,7 +14,8 @@ from mtlbench.weighting import Level, Weighting, check_above
 STATIONARY = 1e-12
 """Squared length of the shortest convex combination of unit gradients below which it is zero."""
 
-ROUNDS = 500
+ROUNDS, POLISHING = 500, 4
+"""Newton's steps at most, and how many more are tried for the equation's sake."""
 
 
 class FairGrad(Weighting):
@@ -65,29 +66,41 @@ def fair_weights(gramian: Tensor, alpha: float) -> np.ndarray | None:
 
 
 def _fair(cosines: np.ndarray, q: np.ndarray, power: float) -> np.ndarray:
-    """x > 0 with K x = q x^-power: the minimum of x'Kx / 2 - sum q x^(1-power) / (1-power) (log x for power 1)."""
+    """x > 0 with K x = q x^-power: the minimum of x'Kx / 2 - sum q x^(1-power) / (1-power) (log x for power 1).
+
+    Newton's steps are taken in log x, so that x of very different sizes are found alike; first they must lower that
+    function, and where only rounding is left of it, the equation's error.
+    """
 
     def value(x: np.ndarray) -> float:
-        terms = np.log(x) if power == 1 else x ** (1 - power) / (1 - power)
-        return x @ cosines @ x / 2 - q @ terms
+        return x @ cosines @ x / 2 - q @ (np.log(x) if power == 1 else x ** (1 - power) / (1 - power))
+
+    def error(x: np.ndarray) -> float:
+        right = q * x**-power
+        return float((np.abs(cosines @ x - right) / (np.abs(cosines) @ x + right)).max())
+
+    def newton(x: np.ndarray) -> tuple[np.ndarray, float]:
+        """The relative change of x, and the decrease that it promises."""
+        slope = x * (cosines @ x) - q * x ** (1 - power)
+        change = -np.linalg.solve(x[:, None] * cosines * x + np.diag(power * q * x ** (1 - power)), slope)
+        return change, -change @ slope
 
     x = q ** (1 / (1 + power))  # the solution for orthogonal gradients
     least = value(x)
     for _ in range(ROUNDS):
-        slope = cosines @ x - q * x**-power
-        # in log x, so that x of very different sizes are found alike: D K D + D diag(power q x^(-power-1)) D
-        curvature = x[:, None] * cosines * x + np.diag(power * q * x ** (1 - power))
-        change = -np.linalg.solve(curvature, x * slope)
-        decrease = -change @ (x * slope)
-        if decrease <= 1e-30 * max(1.0, abs(least)):
-            break
-        step = 1.0
-        while True:
-            candidate = x * (1 + step * change) if (step * change).min() > -0.9 else np.zeros_like(x)
-            if (candidate > 0).all() and (now := value(candidate)) <= least - 1e-4 * step * decrease:
-                break
-            if step < 1e-10:  # only rounding is left of the decrease
-                return x * (1 + change) if np.abs(change).max() < 1e-3 else x
+        change, decrease = newton(x)
+        step = min(1.0, 0.9 / max(-change.min(), 0.9))
+        while step > 1e-9 and not value(x * (1 + step * change)) <= least - 1e-4 * step * decrease:
             step /= 2
-        x, least = candidate, now
-    return x
+        if step <= 1e-9:
+            break
+        x = x * (1 + step * change)
+        least = value(x)
+        if decrease <= 1e-28 * abs(least):
+            break
+    best, now = x, error(x)
+    for _ in range(POLISHING):
+        x = x * np.maximum(1 + newton(x)[0], 0.1)
+        if error(x) < now:
+            best, now = x, error(x)
+    return best

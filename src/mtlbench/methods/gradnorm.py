@@ -26,8 +26,8 @@ class GradNorm(Weighting):
     L_t(0): the loss at the task's first step (the paper; log C for cross-entropy is its other proposal).
 
     Level: layer (the last shared layer, the paper's W), feature or parameter. Touches everything: the heads' losses
-    are weighted too. Sum of weights: T; an absent task keeps its weight, and the others together theirs. Invariance to the
-    losses' scales: of the balance that it comes to rest at, not on the way there. One task: its plain gradient.
+    are weighted too. Sum of weights: T; an absent task keeps its weight, and the others together theirs. Invariance
+    to the losses' scales: of the balance that it comes to rest at, not on the way there. One task: its plain gradient.
     A zero gradient has the length 0: its weight grows by about the learning rate a step. Losses of 0 at the first step
     leave the task's rate at 1, noted as "a first loss of zero". Raises ValueError for gamma < 0, lr <= 0 or an unknown
     optimizer.
