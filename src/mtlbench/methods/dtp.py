@@ -34,7 +34,7 @@ class DTP(Weighting):
 
     Until its first indicator a task has the weight 1 (our choice: the sources do not say), counted as a note, as in a
     run without a validation part; an indicator that is not finite is passed over. At k = 1 a task is done and its
-    weight 0. The paper's second half, a focal loss of each example, is a loss and no weight of a task: not here.
+    weight 0; a step in which all are is noted. The paper's second half, a focal loss of each example, is a loss and no weight of a task: not here.
 
     Level: loss. Touches everything. Sum of weights: what the indicators make it; T before the first.
     Invariance to the losses' scales: of the weights, not of the result. One task: -(1 - k)^gamma log k times its
@@ -60,6 +60,11 @@ class DTP(Weighting):
         gammas = by_task(DTP, "gamma", gamma, self.tasks)
         for value in gammas:
             check_between(DTP, "gamma", value, 0, math.inf)
+        if reference is not None and not isinstance(reference, Mapping):
+            raise ValueError(
+                f"reference={reference}: DTP expects a number for each task that has one, such as "
+                f"{{{self.tasks[0]}: {reference}}}."
+            )
         for task, value in (reference or {}).items():
             if task not in self.tasks:
                 raise ValueError(f"reference names {task}; the tasks are {', '.join(self.tasks)}.")
@@ -74,7 +79,10 @@ class DTP(Weighting):
         for task in tasks:
             if task not in self.average:
                 self.note(f"no indicator yet: {task}")
-        return losses * losses.new_tensor([self._weight(task) for task in tasks])
+        weights = losses.new_tensor([self._weight(task) for task in tasks])
+        if not weights.any():
+            self.note("every task is done")
+        return losses * weights
 
     def _weight(self, task: str) -> float:
         if task not in self.average:
