@@ -21,7 +21,11 @@ class Backbone(nn.Module, ABC):
 
 
 class Head(nn.Module, ABC):
-    """The part of one task. Constructed with `channels`, `reductions` (the backbone's) and `out_channels`."""
+    """The part of one task. Constructed with `channels`, `reductions` (the backbone's) and `out_channels`.
+
+    A class whose heads are cheaper together has a static method `together(heads, features of each, size)` that gives
+    what each `forward` would.
+    """
 
     @abstractmethod
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:

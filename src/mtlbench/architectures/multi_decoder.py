@@ -1,6 +1,6 @@
 """One shared backbone, one head per task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,14 @@ class MultiDecoder(MultiTaskModel):
 
     def decode(self, task: str, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         return self.head(task)(features, size)
+
+    def decode_each(
+        self, tasks: Sequence[str], features: Sequence[tuple[Tensor, ...]], size: tuple[int, int]
+    ) -> list[Tensor]:
+        heads = [self.head(task) for task in tasks]
+        if len({type(head) for head in heads}) == 1 and hasattr(heads[0], "together"):
+            return heads[0].together(heads, features, size)
+        return super().decode_each(tasks, features, size)
 
     def task_parameters(self, task: str) -> list[nn.Parameter]:
         return list(self.head(task).parameters())

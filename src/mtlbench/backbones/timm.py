@@ -33,6 +33,7 @@ class Timm(Backbone):
     weights: null (random); "imagenet" (the tag that timm prefers); a tag of timm.list_pretrained() such as
         "tv_in1k" (torchvision's first ResNets); or a local .pth or .safetensors file with timm's key names,
         which for ResNets are torchvision's too. A classifier in it is left out.
+    pool: the map's mean over its places, a vector, is the representation (attributes, classes).
     Raises ValueError for a name, stride, index, tag or file that does not exist or does not fit, and within
     seconds where the weights are neither in the local cache nor to be had from the hub.
     """
@@ -43,6 +44,7 @@ class Timm(Backbone):
         output_stride: int | None = None,
         out_indices: Sequence[int] = (4,),
         weights: str | None = None,
+        pool: bool = False,
     ):
         super().__init__()
         _check_name(name)
@@ -56,11 +58,17 @@ class Timm(Backbone):
         with torch.device("meta"):
             _create(name, options)
         self.network = _create(name, options | _pretrained(name, weights))
+        self.pool = pool
+        if pool and len(ordered) > 1:
+            raise ValueError(
+                f"backbone.pool=true: one map is averaged, and backbone.out_indices={ordered} names several."
+            )
         self.channels = tuple(self.network.feature_info.channels())
-        self.reductions = tuple(self.network.feature_info.reduction())
+        self.reductions = (0,) if pool else tuple(self.network.feature_info.reduction())
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network(image))
+        maps = tuple(self.network(image))
+        return tuple(x.mean((2, 3)) for x in maps) if self.pool else maps
 
 
 def _check_name(name: str) -> None:

@@ -24,6 +24,9 @@ class GLS(Weighting):
     gradient. A zero gradient changes nothing.
     """
 
+    def __init__(self, tasks: Sequence[str]):
+        super().__init__(tasks)
+
     def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         above = positive(self, losses, tasks)
         logs = losses.detach().where(above, 1.0).log()

@@ -20,6 +20,9 @@ class Log(Weighting):
     scales: the whole result. One task: 1 / L times its gradient. A zero gradient changes nothing.
     """
 
+    def __init__(self, tasks: Sequence[str]):
+        super().__init__(tasks)
+
     def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         above = positive(self, losses, tasks)
         return losses.where(above, 1.0).log()  # log 1 = 0, and where() lets no gradient through
