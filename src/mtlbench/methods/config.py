@@ -15,16 +15,17 @@ TOLERANCE = 1e-12
 class ConFIG(Weighting):
     """The direction with equal cosines to all gradients, as long as the sum of their projections onto it.
 
-    d = U^+ 1 with the unit gradients U; g = (sum_t g_t d' / |d|) d / |d| (arXiv 2408.11104, Eqs. 2 and 3). With the
-    cosines K = U U' it is d = beta U, beta = K^+ 1, so the Gramian suffices; the authors' code takes the
-    pseudo-inverse of U.
+    d = U^+ 1 with the unit gradients U [T, D] and their pseudo-inverse; g = (sum_t g_t d' / |d|) d / |d|
+    (arXiv 2408.11104, Eqs. 2 and 3). With the cosines K = U U' it is d = beta U, beta = K^+ 1, so the Gramian suffices.
 
     Level: parameter (the paper) or feature. Touches shared parameters. Sum of weights: what the projections make it;
-    without conflict, for orthogonal gradients of one length, 1. The direction is IMTL-G's where cosines can be equal
-    and its weights sum to a positive number. Invariance to the losses' scales: of the direction, not of the length.
-    One task: its plain gradient. A zero gradient has no direction: weight 0, the others as if they were alone.
-    Where no direction has equal cosines (dependent gradients) the least squares of the pseudo-inverse answer; where
-    that is zero (opposite gradients) the zero step, noted as "no common direction".
+    for orthogonal gradients of one length 1. Invariance to the losses' scales: of the direction, not of the length.
+    The direction is that of IMTL-G wherever equal cosines exist and IMTL-G's weights do not point uphill. One task: its
+    plain gradient. A zero gradient has no direction: weight 0, the others as if they were alone; all zero: weights 0.
+
+    Where no direction has equal cosines (gradients that depend on each other) the pseudo-inverse gives the least
+    squares of them, and its direction may conflict with some; where that is zero too (opposite gradients), the zero
+    step, noted as "no common direction". What counts as dependent is decided on K, so cosines are told apart to 1e-6.
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("parameter", "feature")
@@ -36,15 +37,15 @@ class ConFIG(Weighting):
         if not alive.any():
             return weights
         lengths = norms[alive]
-        cosines = gramian[alive][:, alive] / lengths / lengths[:, None]
-        values, vectors = torch.linalg.eigh(cosines)
+        values, vectors = torch.linalg.eigh(gramian[alive][:, alive] / lengths / lengths[:, None])
         there = values > TOLERANCE * values[-1]
-        ones = vectors.sum(0)
-        beta = vectors[:, there] @ (ones[there] / values[there])
-        square = (ones[there].square() / values[there]).sum()  # |d|^2
-        if ones[there].square().sum() <= TOLERANCE * len(ones):
+        values, vectors = values[there], vectors[:, there]
+        ones = vectors.sum(0)  # the vector of ones in K's eigenvectors
+        if ones.square().sum() <= TOLERANCE * len(lengths):
             self.note("no common direction")
             return weights
-        projections = vectors[:, there] @ ones[there]  # of the unit gradients, times |d|
-        weights[alive] = (lengths @ projections) / square * beta / lengths
+        beta = vectors @ (ones / values)
+        square = (ones.square() / values).sum()  # |d|^2
+        projection = lengths @ (vectors @ ones) / square  # sum_t g_t d' / |d|^2
+        weights[alive] = projection * beta / lengths
         return weights
