@@ -34,7 +34,8 @@ class DTP(Weighting):
 
     Until its first indicator a task has the weight 1 (our choice: the sources do not say), counted as a note, as in a
     run without a validation part; an indicator that is not finite is passed over. At k = 1 a task is done and its
-    weight 0; a step in which all are is noted. The paper's second half, a focal loss of each example, is a loss and no weight of a task: not here.
+    weight 0; a step in which all are done is noted. The paper's second half, a focal loss of each example, is a loss
+    and no weight of a task: not here.
 
     Level: loss. Touches everything. Sum of weights: what the indicators make it; T before the first.
     Invariance to the losses' scales: of the weights, not of the result. One task: -(1 - k)^gamma log k times its
