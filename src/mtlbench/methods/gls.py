@@ -27,9 +27,6 @@ class GLS(Weighting):
     def __init__(self, tasks: Sequence[str]):
         super().__init__(tasks)
 
-    def __init__(self, tasks: Sequence[str]):
-        super().__init__(tasks)  # a loss balance has no level to choose
-
     def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         above = positive(self, losses, tasks)
         logs = losses.detach().where(above, 1.0).log()

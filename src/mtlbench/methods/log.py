@@ -23,9 +23,6 @@ class Log(Weighting):
     def __init__(self, tasks: Sequence[str]):
         super().__init__(tasks)
 
-    def __init__(self, tasks: Sequence[str]):
-        super().__init__(tasks)  # a loss balance has no level to choose
-
     def transform(self, losses: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         above = positive(self, losses, tasks)
         return losses.where(above, 1.0).log()  # log 1 = 0, and where() lets no gradient through
