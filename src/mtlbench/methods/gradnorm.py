@@ -1,5 +1,6 @@
 """GradNorm: gradient normalisation (Chen et al., ICML 2018)."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,27 +11,30 @@ from torch import Tensor, nn
 from mtlbench.weighting import Level, Touches, Weighting, check_above, check_between, check_option
 
 LEAST = 1e-6
-"""A learned weight does not fall below it: at 0 its gradient would vanish or turn."""
+"""No learned weight falls below it (ours): beyond 0, where |w_t g_t| grows again, a task would climb its loss."""
 
 
 class GradNorm(Weighting):
-    """Learned weights w_t under which the tasks' gradients |w_t g_t| have a common length, longer for slow tasks.
+    """Learned weights w_t under which the gradients w_t g_t have a common length, longer for tasks that learn slowly.
 
-    L_grad = sum_t | w_t |g_t| - mean_s(w_s |g_s|) r_t^gamma |,  r_t = (L_t / L_t(0)) / mean_s(L_s / L_s(0))
-    (Chen et al. 2018, Eqs. 1 and 2), the targets held fixed. As in Algorithm 1 this step descends with w as it is;
-    then w takes a step of its own optimizer and is scaled to sum T.
+    L_grad = sum_t | w_t |g_t| - mean_s(w_s |g_s|) r_t^gamma |,  r_t = l_t / mean_s(l_s),  l_t = L_t / L_t(0)
+    (Chen et al. 2018, Eqs. 1 and 2), the targets held fixed: dL_grad/dw_t = |g_t| sign(w_t |g_t| - target_t). As in
+    their Algorithm 1 the network descends with w as it is; then w takes one step of its own optimizer and is scaled, so
+    that its sum stays T. Means are over the tasks present in the batch; an absent task keeps its weight, and the
+    present ones keep the sum that they had. All w_t start at 1.
 
-    gamma: strength of the pull towards a common rate (the paper's alpha, 1.5 on NYUv2); 0: equal lengths alone (IMTL,
+    gamma: strength of the pull towards a common rate (alpha in the paper: 1.5 on NYUv2); 0: equal lengths alone (IMTL,
         Table 1, finds that best on Cityscapes).
-    lr, optimizer: of the weights (the paper: 0.025 and the network's kind of optimizer; adam is our default).
-    L_t(0): the loss at the task's first step (the paper; log C for cross-entropy is its other proposal).
+    lr, optimizer: of the weights; 0.025 and adam are our choice.
 
-    Level: layer (the last shared layer, the paper's W), feature or parameter. Touches everything: the heads' losses
-    are weighted too. Sum of weights: T; an absent task keeps its weight, and the others together theirs. Invariance
-    to the losses' scales: of the balance that it comes to rest at, not on the way there. One task: its plain gradient.
-    A zero gradient has the length 0: its weight grows by about the learning rate a step. Losses of 0 at the first step
-    leave the task's rate at 1, noted as "a first loss of zero". Raises ValueError for gamma < 0, lr <= 0 or an unknown
-    optimizer.
+    L_t(0) is the loss at the task's first step with a label (the paper also proposes log C for cross-entropy).
+    Level: layer (the last shared layer, the paper's W), feature or parameter. Touches everything: the whole network
+    descends sum_t w_t L_t. Sum of weights: T over all tasks of the run. Invariance to the losses' scales: of the
+    direction at the balance where it comes to rest, not on the way there. One task: its plain gradient. A zero gradient
+    has no slope: its weight moves by momentum and by the scaling alone, and it counts in the mean. A weight that would
+    fall below 1e-6 is held there, noted as "a weight held at 1e-6". A first loss that is not above 0 gives no rate: l_t
+    is 1, noted as "a first loss that is not above 0"; a later one below 0 has l_t = 0.
+    Raises ValueError for gamma < 0, lr <= 0 or an unknown optimizer.
     """
 
     levels: ClassVar[tuple[Level, ...]] = ("layer", "feature", "parameter")
@@ -49,6 +53,7 @@ class GradNorm(Weighting):
         check_above(GradNorm, "lr", lr, 0)
         check_option(GradNorm, "optimizer", optimizer, ("adam", "sgd"))
         self.gamma = gamma
+        # one tensor a task, so that the optimizer leaves an absent task's alone
         self.weight = nn.ParameterList(
             nn.Parameter(torch.ones((), dtype=torch.float64), requires_grad=False) for _ in self.tasks
         )
@@ -62,32 +67,36 @@ class GradNorm(Weighting):
 
     def weights(self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
         at = self.positions(tasks)
-        new = self.first[at].isnan()
-        self.first[at] = torch.where(new, losses, self.first[at])
-        weights = torch.stack([self.weight[i].data for i in at])
+        self.first[at] = torch.where(self.first[at].isnan(), losses, self.first[at])
+        present = [self.weight[i] for i in at]
+        weights = torch.stack([w.data for w in present])
         lengths = gramian.diagonal().sqrt()
-        slope = lengths * (weights * lengths - self._targets(losses, weights * lengths, at)).sign()
-        self.optimizer.zero_grad()
-        for i, value in zip(at, slope, strict=True):
-            self.weight[i].grad = value.clone()
+        scaled = weights * lengths
+        slope = lengths * (scaled - scaled.mean() * self.rates(losses, at) ** self.gamma).sign()
+        for w, value in zip(present, slope, strict=True):
+            w.grad = value.clone()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        moved = torch.stack([self.weight[i].data for i in at]).clamp(min=LEAST)
-        for i, value in zip(at, moved * (weights.sum() / moved.sum()), strict=True):
-            self.weight[i].data.copy_(value)
+        moved = torch.stack([w.data for w in present])
+        if (moved < LEAST).any():
+            self.note("a weight held at 1e-6")
+            moved = moved.clamp(min=LEAST)
+        for w, value in zip(present, moved * (weights.sum() / moved.sum()), strict=True):
+            w.data.copy_(value)
         return weights
 
-    def _targets(self, losses: Tensor, scaled: Tensor, at: list[int]) -> Tensor:
-        rates = losses / self.first[at]
-        if not (self.first[at] != 0).all():
-            self.note("a first loss of zero")
-            rates = torch.where(self.first[at] == 0, torch.ones_like(rates), rates)
-        mean = rates.mean()
-        relative = rates / mean if mean > 0 else torch.ones_like(rates)
-        return scaled.mean() * relative.clamp(min=0) ** self.gamma
+    def rates(self, losses: Tensor, at: Sequence[int]) -> Tensor:
+        """r_t [T]: how slowly the present tasks learn, beside their mean."""
+        first = self.first[at]
+        known = first > 0
+        if not known.all():
+            self.note("a first loss that is not above 0")
+        left = torch.where(known, losses.clamp(min=0) / first, 1.0)
+        mean = left.mean()
+        return left / mean if mean > 0 else torch.ones_like(left)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
+        return copy.deepcopy(self.optimizer.state_dict())
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(copy.deepcopy(state))
