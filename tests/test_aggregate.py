@@ -1,7 +1,6 @@
 """The command that turns run folders into tables: generated folders in, text out."""
 
 import csv
-import functools
 import io
 import json
 import math
@@ -9,92 +8,15 @@ import random
 import re
 import subprocess
 import sys
-from unittest.mock import patch
 
 import pytest
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from mtlbench import aggregate, config, stats
+from mtlbench import config, stats
 from mtlbench.aggregation import gather, presentation, tables
 from mtlbench.aggregation.comparison import compare
-from mtlbench.cells import Cell
-
-METRICS = {
-    "left/accuracy": {"higher_is_better": True, "unit": "%", "primary": True},
-    "right/error": {"higher_is_better": False, "unit": "", "primary": True},
-}
-
-
-@functools.cache
-def composed(overrides):
-    loaded, choices = config.load_run(list(overrides))
-    return json.dumps(config.identity(loaded)), choices
-
-
-class Folder:
-    """Run folders as training leaves them, and the list of cells of their sweep."""
-
-    def __init__(self, path):
-        self.path, self.cells = path, []
-
-    def cell(self, *overrides, seed=0):
-        """A cell without a folder: missing."""
-        text, choices = composed(overrides)
-        identity = {**json.loads(text), "seed": seed}
-        words = [*overrides, f"seed={seed}", f"machine.runs={self.path}"]
-        cell = Cell(config.run_id(OmegaConf.create(identity)), words, choices, identity["epochs"])
-        self.cells.append(cell)
-        return cell, identity, choices
-
-    def run(self, *overrides, seed=0, test=None, epochs=None, val=None, seconds=0.5, weights_sum=2.0, **record):
-        """A finished run: `test` is the last epoch's {metric: value}, or `epochs` a list of them."""
-        cell, identity, choices = self.cell(*overrides, seed=seed)
-        epochs = epochs or [test]
-        lines = [
-            {"epoch": i, "weights_sum": weights_sum, "test": values, "val": val[i] if val else values}
-            for i, values in enumerate(epochs)
-        ]
-        names = [name for name in METRICS if any(name in (values or {}) for values in epochs)]
-        entry = {
-            "run": cell.id,
-            "config": identity,
-            "choices": choices,
-            "method": choices["method"],
-            "tasks": [name.partition("/")[0] for name in names],
-            "metrics": {name: METRICS[name] for name in names},
-            "synthetic": False,
-            "fingerprint": "abc",
-            "git": {"commit": "c0ffee", "dirty": False},
-            "source_hash": "5a5a",
-            "method_hash": "1234",
-            "versions": {"torch": "2.9.0"},
-            "device": "cpu",
-            "world_size": 1,
-            "threads": 1,
-            "diverged": None,
-            "epochs": len(lines),
-            "seconds_per_step": seconds,
-        }
-        folder = self.path / cell.id
-        folder.mkdir(parents=True)
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (folder / "record.json").write_text(json.dumps({**entry, **record}))
-        return folder
-
-    def singles(self, seeds=(0, 1, 2), **record):
-        for seed in seeds:
-            self.run("dataset.tasks=[left]", seed=seed, test={"left/accuracy": 80.0 + seed}, seconds=0.4, **record)
-            self.run("dataset.tasks=[right]", seed=seed, test={"right/error": 0.2}, seconds=0.4, **record)
-
-    def aggregate(self, tmp_path, out="results", cells=None, **keys):
-        """The files that the command writes for these cells, by name."""
-        overrides = [f"machine.runs={self.path}"]
-        sweep = str(tmp_path / "sweeps" / "tiny")
-        found = self.cells if cells is None else cells
-        with patch.object(aggregate, "cells", lambda folder, words: found):
-            _, folder = aggregate.aggregate(sweep, overrides, out=str(tmp_path / out), **keys)
-        return {path.name: path.read_text() for path in sorted(folder.iterdir())}
+from mtlbench.aggregation.rules import Rules
+from run_folders import EACH, Folder, composed, rows_of
 
 
 @pytest.fixture
@@ -138,32 +60,20 @@ Each seed against the mean over seeds of single_task.
 Of these, the best is bold, the second underlined.
 - s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine. \
 Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate.
-
-## 95 % intervals of Δm
-
-- Student's t over seeds. The spread of the single-task runs is not in it.
-
-| method | Δm metrics ↓ \\[%\\] | Δm tasks ↑ \\[%\\] | seeds |
-| :-- | --: | --: | --: |
-| equal lr=0.02 | 5.00 in \\[1.93, 8.07\\] | -5.00 in \\[-8.07, -1.93\\] | 3 |
-| equal lr=0.1 | -5.00 in \\[-8.07, -1.93\\] | 5.00 in \\[1.93, 8.07\\] | 3 |
 """
 
 
 def test_golden_table(tiny, tmp_path):
-    assert tiny.aggregate(tmp_path)["table.md"] == GOLDEN
+    assert main_table(tiny.aggregate(tmp_path)) == GOLDEN
 
 
-def rows_of(text):
-    """The first Markdown table of a text: {label: [cells]}."""
-    lines = [line for line in text.split("\n\n## ")[0].splitlines() if line.startswith("| ")][2:]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return {row[0]: row[1:] for row in cells}
+def main_table(files):
+    return files["table.md"].partition("\n## ")[0]
 
 
 def test_latex_table(tiny, tmp_path):
     text = tiny.aggregate(tmp_path)["table.tex"]
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    body = [line for line in text.partition(r"\end{table}")[0].splitlines() if line.endswith(r"\\")]
     assert body == [
         r"method & left accuracy $\uparrow$ [\%] & right error $\downarrow$ & $\Delta$m metrics $\downarrow$ [\%] & "
         r"$\Delta$m tasks $\uparrow$ [\%] & rank $\downarrow$ & s/step $\div$ equal & $\Sigma$ weights & n \\",
@@ -174,7 +84,7 @@ def test_latex_table(tiny, tmp_path):
         r"\textbf{5.00 $\pm$ 1.23} & \textbf{1.25} & 1.00 & 1.00 & 3/3 \\",
     ]
     for name in ("toprule", "midrule", "bottomrule", "caption", "begin{tabular}{lrrrrrrrr}"):
-        assert text.count(f"\\{name}") == 1
+        assert text.partition(r"\end{table}")[0].count(f"\\{name}") == 1
 
 
 def test_records_are_tidy_and_hold_every_number(tiny, tmp_path):
@@ -315,12 +225,6 @@ def test_a_baseline_with_fewer_seeds_is_said_to_have(tiny, runs, tmp_path):
     assert "relative to fewer seeds than planned: single_task left." in text
 
 
-def test_two_baselines_of_one_task_are_refused(tiny, runs, tmp_path):
-    runs.run("dataset.tasks=[left]", "optimizer.lr=0.5", test={"left/accuracy": 80.0})
-    with pytest.raises(ValueError, match=r"left has 2 single-task configurations \(equal lr=0.02; equal lr=0.5\)"):
-        runs.aggregate(tmp_path)
-
-
 def test_a_baseline_has_the_protocol_of_its_rows(tiny, runs, tmp_path):
     """Other epochs are another comparison, with baselines of its own; a float64 baseline is none for float32."""
     runs.run("epochs=3", test=GOOD)
@@ -440,48 +344,12 @@ def test_decimals(values, expected):
     assert tables.decimals(values) == expected
 
 
-def line(epoch, test, val):
-    return {"epoch": epoch, "test": test and {"left/accuracy": test}, "val": val and {"left/accuracy": val}}
-
-
-METRIC = {"left/accuracy": METRICS["left/accuracy"]}
-
-
-def test_selection_rules():
-    lines = [line(i, 50.0 + i, 90.0 - abs(i - 4)) for i in range(13)]
-    assert gather.selected(lines, "last", METRIC) == ({"test": {"left/accuracy": 62}, "val": {"left/accuracy": 82}}, 12)
-    values, epoch = gather.selected(lines, "best_val", METRIC)
-    assert (values["test"]["left/accuracy"], values["val"]["left/accuracy"], epoch) == (54, 90, 4)
-    values, epoch = gather.selected(lines, "mean_last_10", METRIC)
-    assert (values["test"]["left/accuracy"], epoch) == (pytest.approx(57.5), 12)
-    lines[12]["test"]["left/accuracy"] = None
-    assert math.isnan(gather.selected(lines, "mean_last_10", METRIC)[0]["test"]["left/accuracy"])
-
-
-def test_best_val_never_looks_at_the_test_part():
-    lines = [line(0, 10.0, 50.0), line(1, 99.0, 51.0), line(2, 1.0, 52.0)]
-    assert gather.selected(lines, "best_val", METRIC)[1] == 2
-
-
-def test_best_val_weighs_metrics_by_their_relative_gain_and_takes_the_first_of_equals():
-    def both(accuracy, error):
-        return {"left/accuracy": accuracy, "right/error": error}
-
-    val = [both(50, 2.0), both(55, 2.0), both(50, 1.8), both(45, 1.6)]  # gains 0, 10 %, 10 %, -10 % and 20 %
-    lines = [{"epoch": i, "test": both(i + 1, i + 1), "val": values} for i, values in enumerate(val)]
-    assert gather.selected(lines, "best_val", METRICS)[1] == 1
-
-
-def test_epochs_without_evaluation_are_passed_over():
-    lines = [line(0, 10.0, 50.0), line(1, None, None), line(2, 30.0, 40.0), line(3, None, None), line(4, 20.0, 30.0)]
-    assert gather.selected(lines, "mean_last_10", METRIC)[0]["test"]["left/accuracy"] == 20
-    assert gather.selected(lines, "best_val", METRIC)[1] == 0
-
-
 def test_best_val_needs_validation_metrics(tiny, runs, tmp_path):
-    assert "best mean relative improvement" in runs.aggregate(tmp_path, select="best_val")["table.md"]
+    assert "selection: the epoch with the best validation Δm" in runs.aggregate(tmp_path, select="best_val")["table.md"]
     runs.run("optimizer.lr=0.3", epochs=[GOOD], val=[None])
-    with pytest.raises(ValueError, match=r"no validation metrics\. Use --select last"):
+    with pytest.raises(
+        ValueError, match=r"--select best_val: run \w+: it has no validation metrics\. Use --select last"
+    ):
         runs.aggregate(tmp_path, select="best_val")
 
 
@@ -490,7 +358,7 @@ def test_half_written_line_is_skipped_with_a_note(tiny, runs, tmp_path):
     with open(runs.path / runs.cells[-1].id / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 1, "te')
     files = runs.aggregate(tmp_path)
-    assert files["table.md"] == GOLDEN
+    assert main_table(files) == GOLDEN
     assert "the last line was cut off and is dropped" in files["status.md"]
     (runs.path / runs.cells[-1].id / "metrics.jsonl").write_text('{"epoch": 0, "te')
     files = runs.aggregate(tmp_path)
@@ -534,15 +402,15 @@ def test_edited_files_are_kept_with_a_warning(tiny, tmp_path, capsys):
     first = tiny.aggregate(tmp_path)
     assert capsys.readouterr().err == ""
     table = tmp_path / "results" / "tiny" / "table.md"
-    table.write_text(GOLDEN + "my remark\n")
+    table.write_text(first["table.md"] + "my remark\n")
     files = tiny.aggregate(tmp_path)
     assert "table.md was edited by hand. It is kept as table.md.edited1" in capsys.readouterr().err
-    assert files.pop("table.md.edited1") == GOLDEN + "my remark\n"
+    assert files.pop("table.md.edited1") == first["table.md"] + "my remark\n"
     assert files == first
     (tmp_path / "results" / "tiny" / "digests.txt").unlink()  # files of unknown origin count as edited, if different
     tiny.run("optimizer.lr=0.3", test=GOOD)
     files = tiny.aggregate(tmp_path)
-    assert files["table.md.edited2"] == GOLDEN
+    assert files["table.md.edited2"] == first["table.md"]
     err = capsys.readouterr().err
     assert err.count("edited by hand") == 4
 
@@ -585,22 +453,22 @@ def test_seconds_are_relative_to_equal_of_the_same_seed(runs):
             "method=uncertainty", "optimizer.lr=0.5", seed=seed, test=GOOD, seconds=(1.0 + seed) * (1.1 + seed / 10)
         )
         runs.run("method=uncertainty", "batch_size=64", seed=seed, test=GOOD, seconds=9.0)
-    results, _ = gather.gather(runs.cells, runs.path, "last")
-    (found,) = compare(results, "tiny", lambda result, task: "")
-    seconds = dict(zip([row.label for row in found.rows], found.seconds, strict=True))
+    results, _ = gather.gather(runs.cells, runs.path, "tiny")
+    (found,) = compare(results, "tiny", lambda result, task: "", Rules(rows=EACH))
+    seconds = {row.label: row.seconds for row in found.rows}
     assert seconds["equal batch_size=256 lr=0.02"] == 1
     assert seconds["uncertainty batch_size=256 lr=0.5"] == pytest.approx(1.2)
     assert math.isnan(seconds["uncertainty batch_size=64 lr=0.02"])  # other work
 
 
 def test_delta_m_in_the_table_is_that_of_stats(tiny):
-    results, _ = gather.gather(tiny.cells, tiny.path, "last")
-    (found,) = compare(results, "tiny", lambda result, task: "")
+    results, _ = gather.gather(tiny.cells, tiny.path, "tiny")
+    (found,) = compare(results, "tiny", lambda result, task: "", Rules(rows=EACH))
     for form in stats.DELTA_M:
         values = [[79, 0.18], [81, 0.18], [83, 0.18]]
         expected = stats.delta_m(values, [81, 0.2], [True, False], ["left", "right"], form)
-        assert found.deltas[form][1] == pytest.approx(expected)
-    assert presentation.table(found, "last").head[3:5] == ["Δm metrics ↓ [%]", "Δm tasks ↑ [%]"]
+        assert found.rows[1].deltas[form] == pytest.approx(expected)
+    assert presentation.table(found).head[3:5] == ["Δm metrics ↓ [%]", "Δm tasks ↑ [%]"]
 
 
 METHODS = """\
@@ -631,13 +499,14 @@ def test_the_command_on_a_sweep(tiny, tmp_path):
     (sweep / "methods.yaml").write_text(METHODS)
     single = METHODS.replace("optimizer.lr: 0.02,0.1", 'dataset.tasks: "[left],[right]"')
     (sweep / "single_task.yaml").write_text(single)
-    done = command(tmp_path, "sweeps/tiny", "--select", "mean_last_10", "machine.runs=runs", "--out", "elsewhere")
+    words = ["--select", "mean_last_10", "--rows", "method,optimizer.lr", "machine.runs=runs", "--out", "elsewhere"]
+    done = command(tmp_path, "sweeps/tiny", *words)
     assert done.returncode == 0, done.stderr
     assert "tiny: multidigits\n" in done.stdout
     assert "0.1800 ± 0.0000 *" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith("elsewhere/tiny/table.md  elsewhere/tiny/table.tex")
-    table = (tmp_path / "elsewhere/tiny/table.md").read_text()
+    table = (tmp_path / "elsewhere/tiny/table.md").read_text().partition("\n## ")[0]
     assert table == GOLDEN.replace("the last epoch (last)", "the mean of the last 10 evaluated epochs (mean_last_10)")
     assert "12 cells: 12 done." in (tmp_path / "elsewhere/tiny/status.md").read_text()
     empty = command(tmp_path, "sweeps/tiny", "machine.runs=nowhere")

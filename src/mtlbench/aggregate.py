@@ -1,13 +1,21 @@
 """python -m mtlbench.aggregate sweeps/<name>: the runs of a sweep as tables, in results/<name>/. Imports no torch.
 
 records.csv   one row a run, split and metric: plain numbers, to compute with
-table.md      the comparison; table.tex: the same for booktabs
+table.md      the comparison, and below it how rows were chosen, equal budgets, Pareto counts, intervals, tests
+table.tex     the same tables for booktabs
+settings.md   every setting that was tried, where rows were chosen among several
 status.md     every cell's state, why it failed, what to type for what is missing
 digests.txt   the files as they were written (sha256sum -c digests.txt), to notice an edit by hand
+
+A sweep's aggregate.toml says which settings make a row and which printed table it stands beside
+(mtlbench.aggregation.rules).
 """
 
 import argparse
+import csv
 import hashlib
+import io
+import math
 import os
 import re
 import shlex
@@ -15,10 +23,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from mtlbench.aggregation import gather, presentation, tables
+from mtlbench import stats
+from mtlbench.aggregation import gather, presentation, rules, sections, selection, tables
 from mtlbench.aggregation.comparison import Comparison, compare
 from mtlbench.aggregation.gather import Result
 from mtlbench.cells import cells, runs_of
@@ -26,21 +34,40 @@ from mtlbench.record import STATES
 
 COLUMNS = (
     *("run", "label", "method", "optimizer", "lr", "seed", "tasks", "task", "metric", "unit", "higher_is_better"),
-    *("split", "value", "select", "epoch", "state", "synthetic", "dataset", "backbone", "epochs", "precision"),
+    *(
+        "split",
+        "value",
+        "select",
+        "epoch",
+        "chosen",
+        "state",
+        "synthetic",
+        "dataset",
+        "backbone",
+        "epochs",
+        "precision",
+    ),
     *("seconds_per_step", "weights_sum", "device", "source_hash", "method_hash", "commit", "dirty", "fingerprint"),
     "overrides",
 )
 
 
 def aggregate(
-    sweep: str, overrides: Sequence[str] = (), select: str = "last", out: str = "results"
+    sweep: str,
+    overrides: Sequence[str] = (),
+    select: str | None = None,
+    out: str = "results",
+    form: str | None = None,
+    rows: Sequence[str] | None = None,
 ) -> tuple[list[Comparison], Path]:
     """Writes the results of a sweep and returns its comparisons and their folder.
 
-    overrides: as given to the sweep (machine.runs=<folder>). Raises ValueError where no run has finished, a
-    single-task baseline is missing, or `select` cannot be applied.
+    overrides: as given to the sweep (machine.runs=<folder>). select, form, rows: as in aggregate.toml, and before it.
+    Raises ValueError where no run has finished, a single-task baseline is missing, or `select` cannot be applied.
     """
-    results, remarks = gather.gather(cells(Path(sweep), overrides), runs_of(overrides), select)
+    name = Path(sweep).resolve().name
+    how = rules.read(Path(sweep), select=select, form=form, rows=rows)
+    results, remarks = gather.gather(cells(Path(sweep), overrides), runs_of(overrides), name)
     resume = shlex.join(["python", "-m", "mtlbench.sweep", "run", sweep, *overrides])
     if not any(result.state == "done" for result in results):
         raise ValueError(f"{sweep}: no run has finished ({_states(results)}). Run it:\n  {resume}")
@@ -51,17 +78,26 @@ def aggregate(
         cell = train_command(baseline_overrides(result.overrides, task))
         return f"{cell}\nand make it a cell of {sweep}, so that its tables find it."
 
-    name = Path(sweep).resolve().name
-    comparisons = compare(results, name, command)
+    comparisons = compare(results, name, command, how)
+    parts = [part for comparison in comparisons for part in _tables(comparison)]
     files = {
-        "records.csv": records(comparisons, select),
-        "table.md": table_md(comparisons, select),
-        "table.tex": table_tex(comparisons, select),
+        "records.csv": records(comparisons),
+        "table.md": "\n".join(tables.markdown(table, level) for level, table in parts),
+        "table.tex": "\n".join(["% needs \\usepackage{booktabs}", *(tables.latex(table) for _, table in parts)]),
         "status.md": status(name, comparisons, remarks, resume),
     }
+    searched = [comparison for comparison in comparisons if comparison.searched]
+    if searched:
+        files["settings.md"] = "\n".join(tables.markdown(sections.every(comparison)) for comparison in searched)
     folder = Path(out) / name
     write(folder, files)
     return comparisons, folder
+
+
+def _tables(comparison: Comparison) -> list[tuple[int, tables.Table]]:
+    """The main table, and one level below those that belong to it."""
+    below = sections.sections(comparison)
+    return [(1, presentation.table(comparison)), *((2, table) for table in below)]
 
 
 def baseline_overrides(overrides: Sequence[str], task: str) -> list[str]:
@@ -77,64 +113,65 @@ def train_command(overrides: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "mtlbench.train", *overrides])
 
 
-def records(comparisons: Sequence[Comparison], select: str) -> str:
+def records(comparisons: Sequence[Comparison]) -> str:
     """records.csv: full precision, nothing formatted. A cell without numbers has one row, without metric and value."""
-    rows = []
-    for result in (result for comparison in comparisons for result in comparison.results):
-        entry, config = result.record or {}, result.config
-        git = entry.get("git") or {}
-        common = {
-            "run": result.id,
-            "label": result.label,
-            "method": result.option("method"),
-            "optimizer": result.option("optimizer"),
-            "lr": (config.get("optimizer") or {}).get("lr"),
-            "seed": result.seed,
-            "tasks": " ".join(result.tasks or ["all"]),
-            "select": select,
-            "state": result.state,
-            "dataset": result.option("dataset"),
-            "backbone": result.option("backbone"),
-            "epochs": config["epochs"],
-            "precision": config["precision"],
-            "weights_sum": result.weights_sum,
-            "commit": git.get("commit"),
-            "dirty": git.get("dirty"),
-            "overrides": shlex.join(text for text in result.overrides if not text.startswith("machine")),
-        }
-        common |= {key: entry.get(key) for key in COLUMNS if key in entry and key not in common}
-        numbers = [
-            {
-                "task": name.partition("/")[0],
-                "metric": name.partition("/")[2],
-                "unit": entry["metrics"][name]["unit"],
-                "higher_is_better": entry["metrics"][name]["higher_is_better"],
-                "split": split,
-                "value": value,
-                "epoch": result.epoch,
-            }
-            for split, values in result.values.items()
-            for name, value in values.items()
-        ]
-        rows += [{**common, **number} for number in numbers or [{}]]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame["epoch"] = frame["epoch"].astype("Int64")
-    return frame.to_csv(index=False, lineterminator="\n")
-
-
-def table_md(comparisons: Sequence[Comparison], select: str) -> str:
-    parts = []
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for comparison in comparisons:
-        parts.append(tables.markdown(presentation.table(comparison, select)))
-        intervals = presentation.intervals(comparison)
-        if any(len(delta) > 1 for delta in comparison.deltas["metrics"]):
-            parts.append(tables.markdown(intervals, level=2))
-    return "\n".join(parts)
+        chosen = {r.id for row in [*comparison.single.values(), *comparison.rows] for r in row.results}
+        for result in comparison.results:
+            common = _common(result, comparison.rules.select, result.id in chosen)
+            for number in _numbers(result) or [{}]:
+                writer.writerow({key: _csv(value) for key, value in {**common, **number}.items()})
+    return text.getvalue()
 
 
-def table_tex(comparisons: Sequence[Comparison], select: str) -> str:
-    parts = [tables.latex(presentation.table(comparison, select)) for comparison in comparisons]
-    return "\n".join(["% needs \\usepackage{booktabs}", *parts])
+def _common(result: Result, select: str, chosen: bool) -> dict[str, Any]:
+    entry, config = result.record or {}, result.config
+    git = entry.get("git") or {}
+    common = {
+        "run": result.id,
+        "label": result.label,
+        "method": result.option("method"),
+        "optimizer": result.option("optimizer"),
+        "lr": (config.get("optimizer") or {}).get("lr"),
+        "seed": result.seed,
+        "tasks": " ".join(result.tasks or ["all"]),
+        "select": select,
+        "chosen": chosen,
+        "state": result.state,
+        "dataset": result.option("dataset"),
+        "backbone": result.option("backbone"),
+        "epochs": config["epochs"],
+        "precision": config["precision"],
+        "weights_sum": result.weights_sum,
+        "commit": git.get("commit"),
+        "dirty": git.get("dirty"),
+        "overrides": shlex.join(text for text in result.overrides if not text.startswith("machine")),
+    }
+    return common | {key: entry.get(key) for key in COLUMNS if key in entry and key not in common}
+
+
+def _numbers(result: Result) -> list[dict[str, Any]]:
+    """Of each split and metric what is its own in a row."""
+    return [
+        {
+            "task": name.partition("/")[0],
+            "metric": name.partition("/")[2],
+            "unit": result.record["metrics"][name]["unit"],
+            "higher_is_better": result.record["metrics"][name]["higher_is_better"],
+            "split": split,
+            "value": float(value),
+            "epoch": result.epoch,
+        }
+        for split, values in result.values.items()
+        for name, value in values.items()
+    ]
+
+
+def _csv(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def status(name: str, comparisons: Sequence[Comparison], remarks: Sequence[str], resume: str) -> str:
@@ -144,7 +181,8 @@ def status(name: str, comparisons: Sequence[Comparison], remarks: Sequence[str],
     lines = [f"# status of {text(name)}", "", f"{len(results)} cells: {_states(results)}.", ""]
     for comparison in comparisons:
         grid = tables.Table(comparison.title, [], ["row", "seeds", "n"])
-        for row in [*comparison.single.values(), *comparison.rows]:
+        baselines = [row for rows in comparison.baselines.values() for row in rows]
+        for row in [*baselines, *comparison.settings]:
             seeds = ", ".join(str(result.seed) for result in row.results)
             grid.rows.append([tables.Cell(row.label), tables.Cell(seeds), tables.Cell(row.n)])
         lines += [tables.markdown(grid, level=2)]
@@ -208,15 +246,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("sweep", help="the sweep's folder: sweeps/demo_multidigits")
     parser.add_argument("overrides", nargs="*", help="as given to the sweep, e.g. machine.runs=<folder>")
-    parser.add_argument("--select", choices=list(gather.SELECT), default="last", help="which epoch's numbers (last)")
+    parser.add_argument("--select", choices=list(selection.SELECT), help="which epoch's numbers (last)")
+    parser.add_argument("--form", choices=list(stats.DELTA_M), help="of the Δm that chooses settings (metrics)")
+    parser.add_argument("--rows", help=f"what makes a row, the rest is chosen on validation ({','.join(rules.ROWS)})")
     parser.add_argument("--out", default="results", help="where the folder of results goes (results)")
     asked = parser.parse_intermixed_args(arguments)
     try:
-        comparisons, folder = aggregate(asked.sweep, asked.overrides, asked.select, asked.out)
+        rows = asked.rows.split(",") if asked.rows else None
+        comparisons, folder = aggregate(asked.sweep, asked.overrides, asked.select, asked.out, asked.form, rows)
     except ValueError as error:
         sys.exit(str(error))
     for comparison in comparisons:
-        tables.show(presentation.table(comparison, asked.select))
+        tables.show(presentation.table(comparison))
     print("  ".join(str(folder / name) for name in ("table.md", "table.tex", "records.csv", "status.md")))
 
 

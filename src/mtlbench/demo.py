@@ -95,7 +95,7 @@ def run(name: str, overrides: list[str], jobs: int, sweeps: Path, out: Path) -> 
 def tell(comparison: Comparison, folder: Path, checks: Sequence[Check]) -> bool:
     """Prints the table, what was learned and where the files are; whether every check holds."""
     (folder / "learned.md").write_text("\n".join(["# What was learned", "", *(f"- {c}" for c in checks), ""]))
-    tables.show(presentation.table(comparison, "last"))
+    tables.show(presentation.table(comparison))
     print("\n".join(map(str, checks)))
     print(f"files: {', '.join(str(path) for path in sorted(folder.iterdir()))}\n", flush=True)
     return all(check.holds for check in checks)

@@ -1,1 +1,2 @@
-"""From run folders to tables, step by step: gather, naming, comparison, presentation, tables."""
+"""From run folders to tables, step by step: curves, cache, gather; selection, rows, choice, comparison; then
+presentation, sections, pareto, tables."""

@@ -1,23 +1,21 @@
-"""The cells of a sweep as they are found on the disk: state, record, and the metrics of the selected epoch."""
+"""The cells of a sweep as they are found on the disk: state, record, curves."""
 
+import copy
+import hashlib
+import json
 import math
-import statistics
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtlbench import config, record, stats
-from mtlbench.cells import Cell
+import numpy as np
 
-SELECT = {
-    "last": "the last epoch",
-    "best_val": "the epoch with the best mean relative improvement of the validation metrics over the run's first "
-    "evaluation",
-    "mean_last_10": "the mean of the last 10 evaluated epochs",
-}
-"""The rules that pick a run's numbers from its epochs. None looks at the test part."""
+from mtlbench import config, record
+from mtlbench.aggregation import cache
+from mtlbench.aggregation.cache import Read
+from mtlbench.aggregation.curves import EMPTY, Curves
+from mtlbench.cells import Cell
 
 NEEDED = (
     *("run", "config", "choices", "tasks", "metrics", "synthetic", "fingerprint", "source_hash", "versions"),
@@ -30,7 +28,9 @@ NEEDED = (
 class Result:
     """One cell. state: done, diverged, unreadable, failed, running, interrupted or missing; reason: one line, of
     the three in which something is wrong. config: the identity; choices: Hydra's options; record: of a finished
-    run; values: {split: {metric: value}} at `epoch`, of a done one. label: the row that it is in."""
+    run; curves: its epochs. By the comparison are set, of a done one: values: {split: {metric: value}} at `epoch`;
+    optimistic: test values of the epoch that the test part itself would choose, honest: of one that was chosen without
+    it; label: the row it is in."""
 
     id: str
     overrides: list[str]
@@ -39,9 +39,11 @@ class Result:
     choices: dict[str, str]
     reason: str = ""
     record: dict[str, Any] | None = None
+    curves: Curves = EMPTY
     values: dict[str, dict[str, float]] = field(default_factory=dict)
+    optimistic: dict[str, float] = field(default_factory=dict)
+    honest: dict[str, float] = field(default_factory=dict)
     epoch: int | None = None
-    weights_sum: float = math.nan
     label: str = ""
 
     @property
@@ -52,6 +54,12 @@ class Result:
     def tasks(self) -> list[str] | None:
         """Selected by name; None: all of the dataset."""
         return self.record["tasks"] if self.record else (self.config["dataset"] or {}).get("tasks")
+
+    @property
+    def weights_sum(self) -> float:
+        """Mean over the run of the sum of the task weights; NaN where there is none."""
+        sums = self.curves.column("weights_sum")
+        return float(np.nanmean(sums)) if np.isfinite(sums).any() else math.nan
 
     def option(self, group: str) -> str:
         """The name of a group's option: Hydra's, else that of its class."""
@@ -64,121 +72,127 @@ class Result:
         return self.tasks is not None and len(self.tasks) == 1 and self.option("method") == "equal"
 
 
-def gather(cells: Iterable[Cell], runs: Path, select: str) -> tuple[list[Result], list[str]]:
+def gather(cells: Iterable[Cell], runs: Path, name: str) -> tuple[list[Result], list[str]]:
     """The cells by id, each as its folder in `runs` has it, and notes on files that were not whole.
 
-    Raises ValueError for select=best_val where a run has no validation metrics.
+    name: of the sweep, for the cache of what was read.
     """
     cells = sorted({cell.id: cell for cell in cells}.values(), key=lambda cell: cell.id)
-    known: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str]]] = {}
-    results, notes, unknown = [], [], []
+    found = {cell.id: cache.signature(runs / cell.id) for cell in cells}
+    read = cache.read_all({id: seen for id, seen in found.items() if seen is not None}, runs, name)
+    results, notes = [], []
     for cell in cells:
-        folder, row = runs / cell.id, _without_seed(cell.overrides)
-        state = record.state_of(folder)
-        if state == "done":
-            result = _finished(cell, folder, select, notes)
-            if result.record is not None:
-                known.setdefault(row, (result.config, result.choices))
-                results.append(result)
-                continue
+        if cell.id in read:
+            result = _finished(cell, runs / cell.id, read[cell.id])
+            notes += [read[cell.id].note] * bool(read[cell.id].note)
         else:
-            result = Result(cell.id, list(cell.overrides), state, {}, {})
-            if state == "failed":
-                result.reason = _last_line(folder / "error.txt")
-        unknown.append(result)
-    for result in unknown:  # no record says what they are: composed, once for all seeds of a row
-        row = _without_seed(result.overrides)
-        if row not in known:
-            composed, choices = config.load_run(result.overrides)
-            known[row] = config.identity(composed), choices
-        identity, result.choices = known[row]
-        seeds = [text.removeprefix("seed=") for text in result.overrides if text.startswith("seed=")]
-        result.config = {**identity, "seed": int(seeds[-1]) if seeds else identity["seed"]}
-    return sorted(results + unknown, key=lambda result: result.id), notes
+            result = Result(cell.id, list(cell.overrides), record.state_of(runs / cell.id), {}, {})
+            if result.state == "failed":
+                result.reason = _last_line(runs / cell.id / "error.txt")
+        results.append(result)
+    _identify(results)
+    return results, notes
 
 
-def _finished(cell: Cell, folder: Path, select: str, notes: list[str]) -> Result:
-    """The result of a cell that has a record; without `.record` where that cannot be read."""
+def _finished(cell: Cell, folder: Path, read: Read) -> Result:
+    """The result of a cell that has a record; without `.record` where that cannot be used."""
     broken = Result(cell.id, list(cell.overrides), "unreadable", {}, {})
-    try:
-        entry = record.read_record(folder)
-    except ValueError as error:
-        broken.reason = str(error)
+    entry = read.record
+    if not isinstance(entry, dict):
+        broken.reason = read.problem or f"{folder}/record.json is damaged: no mapping."
         return broken
     lacking = [key for key in NEEDED if key not in entry]
     if lacking:
         broken.reason = f"{folder}/record.json lacks {', '.join(lacking)}: another version of the code wrote it."
         return broken
     result = Result(cell.id, list(cell.overrides), "done", entry["config"], entry["choices"], record=entry)
+    result.curves = read.curves
     if entry["diverged"]:
         where = entry["diverged"]
         result.state = "diverged"
         result.reason = f"epoch {where['epoch']}, step {where['step']}: {where['reason']}"
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            lines = record.read_lines(folder)
-        notes.extend(str(warning.message) for warning in caught)
-        sums = [line["weights_sum"] for line in lines if line["weights_sum"] is not None]
-        result.weights_sum = statistics.fmean(sums) if sums else math.nan
-        problem = _damage(lines, entry)
-    except ValueError as error:
-        problem = str(error)
-    if result.state == "done":
+    else:
+        problem = read.lines_problem or _damage(read.curves, entry)
         if problem:
             result.state, result.reason = "unreadable", problem
-        else:
-            result.values, result.epoch = selected(lines, select, entry["metrics"], str(folder))
     return result
 
 
-def _damage(lines: list[dict[str, Any]], entry: Mapping[str, Any]) -> str:
+def _damage(curves: Curves, entry: Mapping[str, Any]) -> str:
     """Why a run's lines cannot be what its record is about, or nothing."""
-    if len(lines) != entry["epochs"]:
-        return f"metrics.jsonl has {len(lines)} whole lines, the record says {entry['epochs']} epochs."
-    if not entry["diverged"]:
-        lacking = [name for name in entry["metrics"] if name not in (lines[-1]["test"] or {})]
-        if lacking:
-            return f"the last epoch has no test value of {', '.join(lacking)}."
+    if len(curves) != entry["epochs"]:
+        return f"metrics.jsonl has {len(curves)} whole lines, the record says {entry['epochs']} epochs."
+    lacking = [name for name in entry["metrics"] if f"test:{name}" not in curves.names]
+    if lacking or not curves.evaluated[-1]:
+        return f"the last epoch has no test value of {', '.join(lacking or entry['metrics'])}."
     return ""
 
 
-def selected(
-    lines: list[dict[str, Any]], rule: str, metrics: Mapping[str, Mapping[str, Any]], run: str = "this run"
-) -> tuple[dict[str, dict[str, float]], int]:
-    """{"test": {metric: value}, "val": ...} by a rule of SELECT, and the (last) epoch that it took.
-
-    NaN where a metric is undefined. Raises ValueError for best_val without validation metrics.
-    """
-    evaluated = [line for line in lines if line["test"]]
-    if rule == "best_val":
-        if not all(line["val"] for line in evaluated):
-            raise ValueError(
-                f"--select best_val: {run} has no validation metrics. Use --select last or mean_last_10, or a "
-                f"dataset with a validation part."
-            )
-        better = [metric["higher_is_better"] for metric in metrics.values()]
-        values = [[_number(line["val"].get(name)) for name in metrics] for line in evaluated]
-        gains = stats.mean_relative_improvement(values, values[0], better)
-        evaluated = [evaluated[int(gains.argmax())]]
-    else:
-        evaluated = evaluated[-10 if rule == "mean_last_10" else -1 :]
-    found = {
-        split: {name: statistics.fmean(_number(line[split].get(name)) for line in evaluated) for name in metrics}
-        for split in ("test", "val")
-        if all(line[split] for line in evaluated)
-    }
-    return found, evaluated[-1]["epoch"]
+def _identify(results: Sequence[Result]) -> None:
+    """Gives the results without a record their configuration: from a neighbour that differs in plain keys, where the
+    id agrees, otherwise composed (0.2 s), once for all seeds of a setting."""
+    known: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str]]] = {}
+    groups: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str]]] = {}
+    for result in results:
+        if result.record:
+            own = result.config, result.choices
+            known.setdefault(_setting(result.overrides), own)
+            groups.setdefault(_groups(result.overrides), own)
+    for result in results:
+        if result.record:
+            continue
+        setting = _setting(result.overrides)
+        near = known.get(setting) or groups.get(_groups(result.overrides))
+        result.config, result.choices = _changed(near, result) if near else ({}, {})
+        if id_of(result.config) != result.id:
+            composed, result.choices = config.load_run(result.overrides)
+            result.config = config.identity(composed)
+            known[setting] = groups[_groups(result.overrides)] = result.config, result.choices
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _changed(near: tuple[dict[str, Any], dict[str, str]], result: Result) -> tuple[dict[str, Any], dict[str, str]]:
+    """A neighbour's configuration with the plain keys of this one's command line."""
+    identity = copy.deepcopy(near[0])
+    for text in result.overrides:
+        key, _, value = text.partition("=")
+        *parents, last = key.split(".")
+        node: Any = identity
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node and not isinstance(node[last], dict):
+            node[last] = _plain(value, node[last])
+    return identity, near[1]
 
 
-def _without_seed(overrides: Sequence[str]) -> tuple[str, ...]:
+def _plain(text: str, like: Any) -> Any:
+    """A value of the command line, read as the one that it replaces."""
+    try:
+        return type(like)(float(text)) if isinstance(like, float) else json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except ValueError:
+        return like
+
+
+def id_of(identity: Mapping[str, Any]) -> str:
+    """As `config.run_id` has it: what does not agree is composed."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _setting(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(text for text in overrides if not text.startswith("seed=")))
 
 
+def _groups(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The command line without the values of plain keys with a dot: lr, a method's options."""
+    plain = [text.partition("=") for text in overrides if not text.startswith(("seed=", "machine"))]
+    return tuple(sorted(key if "." in key.partition("@")[0] else f"{key}={value}" for key, _, value in plain))
+
+
 def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:  # started again since
+        return "error.txt is gone"
     return lines[-1] if lines else "error.txt is empty"

@@ -1,7 +1,7 @@
 """Short names for configurations: the method, and whatever differs between it and its neighbours."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mtlbench.aggregation.gather import Result
@@ -23,16 +23,23 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":")).replace('"', "")
 
 
-def names(results: Sequence[Result]) -> list[tuple[str, tuple]]:
+def belongs(key: str, rows: Sequence[str]) -> bool:
+    """Whether a key of the configuration, or the option of a group, tells rows apart: it is one of `rows`, or says
+    what a group of `rows` is made of (of a hybrid the methods inside). So do the tasks, always."""
+    return key in rows or key == "dataset.tasks" or (key.endswith("._target_") and key.split(".")[0] in rows)
+
+
+def names(results: Sequence[Result], keep: Callable[[str], bool] = lambda key: True) -> list[tuple[str, tuple]]:
     """A label for each result (of different configurations), and a key that sorts them: `equal` first.
 
     After the method come its own options, the options of other groups (optimizer=adam is "adam"), then keys, each
-    where it differs: an option's keys among those that chose it, as lr among the rows with adam.
+    where it differs: an option's keys among those that chose it, as lr among the rows with adam. keep: of the keys
+    and groups only those.
     """
-    leaves = [{k: v for k, v in flat(r.config) if k != "seed"} for r in results]
     groups = sorted({key for r in results for key, v in r.config.items() if isinstance(v, Mapping) and "_target_" in v})
     options = [{group: r.option(group) for group in groups} for r in results]
-    different = [group for group in groups if len({own[group] for own in options}) > 1]
+    different = [group for group in groups if keep(group) and len({own[group] for own in options}) > 1]
+    leaves = _different(results, keep)
     keys = sorted({key for own in leaves for key in own}, key=lambda key: (not key.startswith("method."), key))
     told: list[dict[str, Any]] = [{} for _ in results]
     for key in keys:
@@ -48,11 +55,29 @@ def names(results: Sequence[Result]) -> list[tuple[str, tuple]]:
     last: dict[str, set[str]] = {}
     for key in {key for facts in told for key in facts}:
         last.setdefault(key.rpartition(".")[2], set()).add(key)
-    return [_name(facts, own, different, last) for facts, own in zip(told, options, strict=True)]
+    first = keep("method")
+    return [_name(facts, own, different, last, first) for facts, own in zip(told, options, strict=True)]
+
+
+def _different(results: Sequence[Result], keep: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """The leaves of each configuration that are not the same in all, but for the seed."""
+    leaves = [{k: v for k, v in flat(r.config) if k != "seed"} for r in results]
+    count: dict[str, set[str]] = {}
+    for own in leaves:
+        for key, value in own.items():
+            count.setdefault(key, set()).add(json.dumps(value))
+    number = {key: sum(key in own for own in leaves) for key, found in count.items() if len(found) == 1}
+    alike = {key for key, held in number.items() if held == len(leaves)}
+    kept = {key for key in count if key not in alike and keep(key)}
+    return [{key: value for key, value in own.items() if key in kept} for own in leaves]
 
 
 def _name(
-    facts: Mapping[str, Any], own: Mapping[str, str], different: Sequence[str], last: Mapping[str, set[str]]
+    facts: Mapping[str, Any],
+    own: Mapping[str, str],
+    different: Sequence[str],
+    last: Mapping[str, set[str]],
+    first: bool,
 ) -> tuple[str, tuple]:
     def part(key: str) -> str:
         tail = key.rpartition(".")[2]
@@ -63,7 +88,7 @@ def _name(
     inner = [key for key in facts if key.startswith("method.")]
     others = [group for group in different if group != "method"]
     rest = [key for key in facts if key not in inner]
-    label = [own["method"], *map(part, inner), *(own[group] for group in others), *map(part, rest)]
+    label = [*[own["method"]] * first, *map(part, inner), *(own[group] for group in others), *map(part, rest)]
     place = [*((group, 1, 0, own[group]) for group in others), *((k, *_sortable(facts[k])) for k in facts)]
     return " ".join(label), (own["method"] != "equal", own["method"], place)
 
