@@ -17,10 +17,12 @@ class AlignedMTL(Weighting):
     With the Gramian's eigenvalues lambda and eigenvectors V: B = sqrt(sigma) V diag(lambda^-1/2) V', and the weights
     of the gradients are B p (Senushkin et al. 2023, Algorithm 1; Eq. 14).
 
-    eigenvalue: sigma is the least eigenvalue (min, the paper), the median or the mean (rmse: the root of the mean
-        square of the singular values), the latter two as in the authors' code.
+    eigenvalue: sigma is the least eigenvalue (min, the paper), the median (of an even number the lower of the
+        two in the middle) or the mean (rmse: the root of the mean square of the singular values), the latter two as in
+        the authors' code, there named scale_mode.
     preferences: p, {task: number above 0}; null is 1 for each, as in the authors' code.
-    Eigenvalues up to T eps times the largest are taken for zero, and left out, as in the authors' code.
+    Eigenvalues up to T eps times the largest are taken for zero, and left out, as in the authors' code, whose eps is
+    that of float32.
 
     Level: parameter (the paper) or feature (its Aligned-MTL-UB). Touches shared parameters. Sum of weights: what the
     eigenvalues make it. Invariance to the losses' scales: none. One task: its plain gradient (times p). A zero
@@ -46,7 +48,7 @@ class AlignedMTL(Weighting):
             )
         for value in given.values():
             check_above(AlignedMTL, "preferences", value, 0)
-        self.sigma = {"min": np.min, "median": np.median, "rmse": np.mean}[eigenvalue]
+        self.sigma = {"min": np.min, "median": _lower_median, "rmse": np.mean}[eigenvalue]
         self.preferences = np.array([float(given[task]) for task in self.tasks])
 
     def weights(self, losses: Tensor, gramian: Tensor, tasks: Sequence[str], rng: torch.Generator | None) -> Tensor:
@@ -59,3 +61,8 @@ class AlignedMTL(Weighting):
         values, vectors = values[there], vectors[:, there]
         p = self.preferences[self.positions(tasks)]
         return torch.from_numpy(math.sqrt(self.sigma(values)) * (vectors @ ((vectors.T @ p) / np.sqrt(values))))
+
+
+def _lower_median(values: np.ndarray) -> float:
+    """Of an even number the lower of the two in the middle, as torch.median has it."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
