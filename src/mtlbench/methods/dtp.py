@@ -26,7 +26,8 @@ class DTP(Weighting):
 
     1 at no error, 1/2 at the reference, and 1 minus it where higher is better.
 
-    alpha: in (0, 1]; gamma: 0 or more, one number or {task: number}. The defaults are our choice.
+    alpha: above 0, up to 1, the last indicator alone. The default is our choice.
+    gamma: 0 or more, one number or {task: number}. The default is our choice.
     regression: ratio or exponential.
     reference: {task: r above 0}, in the metric's unit, of the tasks whose metric is no share; null: the task's first
         indicator.
