@@ -143,7 +143,7 @@ class Fit:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.step()
-        if overrides(self.method, "after_step"):
+        if overrides(self.method, "after_step") and result.tasks:
             torch.manual_seed(seed_of(seed, "step", epoch, k, self.ranks.rank))  # the same dropout as before
             after = losses_after(self.model, self.dataset.tasks, image, targets, result.tasks, **keys)
             self.method.after_step(after, result.tasks)

@@ -1,7 +1,7 @@
 """A loss balance followed by a gradient balance."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Hybrid(Weighting):
     Raises ValueError for a gradient balance as `loss` or a loss balance as `gradient`.
     """
 
-    levels: ClassVar[tuple[Level, ...]] = ("feature", "layer", "parameter")
+    levels: tuple[Level, ...] = ("feature", "layer", "parameter")  # then those of the gradient balance
 
     def __init__(self, tasks: Sequence[str], loss: Weighting, gradient: Weighting):
         if overrides(loss, "weights") or overrides(loss, "combine"):
@@ -37,6 +37,8 @@ class Hybrid(Weighting):
                 f"method.gradient: {type(gradient).__name__} balances losses, so it comes first or alone. Type "
                 f"method@method.loss=<it> and method@method.gradient=mgda or another gradient balance; or method=<it>."
             )
+        if gradient.level != "loss":
+            self.levels = gradient.levels
         super().__init__(tasks, gradient.level)
         self.loss, self.gradient = loss, gradient
         self.touches = gradient.touches
