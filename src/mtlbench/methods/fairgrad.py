@@ -92,9 +92,9 @@ def fair_weights(gramian: Tensor, alpha: float) -> np.ndarray | None:
 def _fair(cosines: np.ndarray, q: np.ndarray, power: float) -> np.ndarray:
     """x > 0 with K x = q x^-power: the minimum of x'Kx / 2 - sum q x^(1-power) / (1-power), or log x for power 1.
 
-    Newton's steps on that convex function change no x by more than a share 1 / (1 + power), within which its curvature stays
-    alike, so that each of them lowers it, whatever the sizes of x. Where they halve the equation's error, Newton's
-    steps on log(K x) + power log x = log q, nearly linear for an x that is next to nothing, lead there sooner.
+    Newton's steps on that convex function change no x by more than a share 1 / (1 + power), within which its curvature
+    stays alike, so that each of them lowers it, whatever the sizes of x. Where they halve the equation's error,
+    Newton's steps on log(K x) + power log x = log q, nearly linear for an x next to nothing, lead there sooner.
     """
 
     def error(x: np.ndarray) -> float:
