@@ -43,6 +43,10 @@ VARIANTS = {
     "pcgrad shared": ("pcgrad", "method.order=shared"),
     "pcgrad code": ("pcgrad", "method.order=code"),
     "pcgrad mean": ("pcgrad", "method.reduction=mean"),
+    "cagrad wide": ("cagrad", "method.c=1.5"),
+    "nash_mtl every": ("nash_mtl", "method.update_weights_every=5"),
+    "nash_mtl clipped": ("nash_mtl", "method.max_norm=1.0", "method.touches=everything"),
+    "aligned_mtl rmse": ("aligned_mtl", "method.eigenvalue=rmse"),
     "hybrid pcgrad": ("hybrid", "method@method.gradient=pcgrad"),
     "hybrid imtl": ("hybrid", "method@method.loss=imtl_l", "method@method.gradient=imtl_g"),
 }
