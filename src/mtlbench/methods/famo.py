@@ -28,10 +28,10 @@ class FAMO(Weighting):
         1, which a run does to all gradients with clip_norm=1.
     min_losses: b, {task: lower bound of its loss}; null is 0 for each.
 
-    Level: loss. Touches everything. Sum of weights: 1. Invariance to the losses' scales: of the direction, for b = 0 and
-    losses far above 1e-8: the shares w_t L_t have it. One task: its plain gradient. A zero gradient changes nothing.
-    A loss at its bound counts as 1e-8 above it, so nearly all weight is its own, and so does one below, whose own
-    weight is 0 there; both are noted as "a loss at or below its bound". z is of the tasks present; an absent task's
+    Level: loss. Touches everything. Sum of weights: 1. Invariance to the losses' scales: of the direction, for b = 0
+    and losses far above 1e-8: the shares w_t L_t have it. One task: its plain gradient. A zero gradient changes
+    nothing. A loss at its bound counts as 1e-8 above it, so nearly all weight is its own, and so does one below, whose
+    own weight is 0 there; both are noted as "a loss at or below its bound". z is of the tasks present; an absent task's
     logit stays. Losses after the step that are not finite move no logit.
     Raises ValueError for lr <= 0, weight_decay < 0, an unknown optimizer, and min_losses that are not finite or not of
     the run's tasks.
@@ -61,7 +61,7 @@ class FAMO(Weighting):
             nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=False) for _ in self.tasks
         )
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
-        self.optimizer = kind(list(self.logits), lr=lr, weight_decay=weight_decay)
+        self.optimizer = kind(list(self.logits), lr=lr, weight_decay=weight_decay, foreach=True)
         self.before: Tensor | None = None  # log D [T] of the step whose losses after it are awaited
 
     def parameter_groups(self) -> list[dict[str, Any]]:

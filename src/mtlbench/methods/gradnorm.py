@@ -59,7 +59,7 @@ class GradNorm(Weighting):
         )
         self.register_buffer("first", torch.full((len(self.tasks),), math.nan, dtype=torch.float64))
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
-        self.optimizer = kind(list(self.weight), lr=lr)
+        self.optimizer = kind(list(self.weight), lr=lr, foreach=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """None: the weights have an optimizer of their own."""
@@ -73,16 +73,15 @@ class GradNorm(Weighting):
         lengths = gramian.diagonal().sqrt()
         scaled = weights * lengths
         slope = lengths * (scaled - scaled.mean() * self.rates(losses, at) ** self.gamma).sign()
-        for w, value in zip(present, slope, strict=True):
-            w.grad = value.clone()
+        for w, value in zip(present, slope.clone().unbind(), strict=True):
+            w.grad = value
         self.optimizer.step()
         self.optimizer.zero_grad()
         moved = torch.stack([w.data for w in present])
         if (moved < LEAST).any():
             self.note("a weight held at 1e-6")
             moved = moved.clamp(min=LEAST)
-        for w, value in zip(present, moved * (weights.sum() / moved.sum()), strict=True):
-            w.data.copy_(value)
+        torch._foreach_copy_([w.data for w in present], list(moved * (weights.sum() / moved.sum())))
         return weights
 
     def rates(self, losses: Tensor, at: Sequence[int]) -> Tensor:

@@ -68,27 +68,27 @@ class GradVac(Weighting):
 
     def _turned(self, i: int, inner: np.ndarray, target: np.ndarray, order: Sequence[int]) -> np.ndarray:
         """The coefficients [T] of p for task i; moves its targets [T]."""
-        lengths = np.sqrt(inner.diagonal())
+        lengths = np.sqrt(inner.diagonal()).tolist()
         weights = np.eye(len(inner))[i]
         products = inner[i].copy()  # of p and every original gradient
+        length = total = lengths[i]  # |p|, and of all that it adds up
         for j in order:
             if j == i or lengths[j] == 0 or lengths[i] == 0:
                 continue
-            length = math.sqrt(max(weights @ products, 0.0))
-            if length <= ZERO * (np.abs(weights) @ lengths):
+            if length <= ZERO * total:
                 self.note("a gradient turned to zero")
                 break
-            phi = min(1.0, max(-1.0, products[j] / length / lengths[j]))
-            psi = target[j]
+            phi = min(1.0, max(-1.0, products.item(j) / length / lengths[j]))
+            psi = target.item(j)
+            target[j] = psi + self.beta * (phi - psi)
             if phi < psi:
                 if psi > HIGHEST:
                     self.note("a target of parallel gradients")
                     psi = HIGHEST
-                root = math.sqrt(1 - psi**2)
-                step = length / lengths[j] * (psi * math.sqrt(1 - phi**2) / root - phi)
+                step = length / lengths[j] * (psi * math.sqrt((1 - phi**2) / (1 - psi**2)) - phi)
                 weights[j] += step
                 products += step * inner[j]
-            target[j] += self.beta * (phi - target[j])
+                length, total = math.sqrt(max(weights @ products, 0.0)), total + step * lengths[j]
         return weights
 
     def _orders(self, count: int, rng: torch.Generator | None) -> list[list[int]]:
