@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mtlbench.aggregation import curves
-from mtlbench.aggregation.selection import OPTIMISTIC, SELECT, Reference, own_improvement, select
+from mtlbench.aggregation.selection import OPTIMISTIC, SELECT, Reference, alike, own_improvement
+from mtlbench.aggregation.selection import select as select_of_many
 
 LEFT = ("left/accuracy",)
 BOTH = ("left/accuracy", "right/error")
@@ -30,6 +31,12 @@ def read(tmp_path):
         return curves.read(path)[0]
 
     return read
+
+
+def select(found, rule, metrics, score):
+    """Of one run: {split: {metric: value}} and the epoch."""
+    chosen = select_of_many([found], rule, metrics, score)
+    return {split: dict(zip(metrics, v[0], strict=True)) for split, v in chosen.values.items()}, chosen.epochs[0]
 
 
 def scores(higher=(True,)):
@@ -90,6 +97,17 @@ def test_epochs_without_evaluation_are_passed_over(read):
 def test_best_val_needs_validation_metrics_at_every_evaluation(read):
     with pytest.raises(ValueError, match="no validation metrics"):
         select(read([line(0, 1.0, 1.0), line(1, 1.0, None)]), "best_val", LEFT, scores())
+
+
+def test_runs_that_are_selected_together_choose_each_for_themselves(read):
+    one = read([line(0, 1.0, 9.0), line(1, 2.0, 5.0)])
+    other = read([line(0, 3.0, 5.0), line(1, 4.0, 9.0)])
+    assert alike(one) == alike(other)
+    found = select_of_many([one, other], "best_val", LEFT, scores())
+    assert found.epochs.tolist() == [0, 1]
+    assert found.values["test"].tolist() == [[1.0], [4.0]]
+    assert alike(one) != alike(read([line(0, 1.0, 9.0), line(1, None, None)]))
+    assert alike(one) != alike(read([line(0, 1.0, 9.0), line(1, 2.0, None)]))
 
 
 def test_reference_scores_turn_both_forms_upwards():

@@ -100,7 +100,8 @@ def _load(index: Path, numbers: Path) -> dict[str, Read]:
         with open(numbers, "rb") as file:
             if file.read(NAME) != kept["name"].encode():
                 return {}
-        data = np.memmap(numbers, "<f8", "r", NAME, (kept["size"],)) if kept["size"] else np.empty(0)
+        mapped = np.memmap(numbers, "<f8", "r", NAME, (kept["size"],)) if kept["size"] else np.empty(0)
+        data = mapped.view(np.ndarray)
         return {id: _entry(entry, kept["columns"], data) for id, entry in kept["runs"].items()}
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError, ValueError):
         return {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtlbench import stats
-from mtlbench.aggregation.naming import belongs, names
+from mtlbench.aggregation.naming import belongs, different, names
 from mtlbench.aggregation.rows import Row
 from mtlbench.aggregation.rules import Rules
 
@@ -20,10 +20,12 @@ NO_VALIDATION = (
 def choose(settings: Sequence[Row], rules: Rules) -> tuple[list[Row], list[Row], str]:
     """The rows of a comparison, the same by optimizer (empty if there is one), and why nothing was chosen."""
     examples = [row.results[0] for row in settings]
+    leaves = different(examples)
     more = (*rules.rows, "optimizer")
-    keys = [label for label, _ in names(examples, lambda key: belongs(key, rules.rows))]
-    finer = [label for label, _ in names(examples, lambda key: belongs(key, more))]
-    for row, (label, _) in zip(settings, names(examples, lambda key: not belongs(key, rules.rows)), strict=True):
+    keys = [label for label, _ in names(examples, lambda key: belongs(key, rules.rows), leaves)]
+    finer = [label for label, _ in names(examples, lambda key: belongs(key, more), leaves)]
+    rest = names(examples, lambda key: not belongs(key, rules.rows), leaves)
+    for row, (label, _) in zip(settings, rest, strict=True):
         row.setting = label
         row.finished = int(row.state == "finished")
     if len(set(keys)) == len(settings):

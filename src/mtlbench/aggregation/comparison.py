@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtlbench import stats
-from mtlbench.aggregation import choice
-from mtlbench.aggregation.gather import Result
+from mtlbench.aggregation import choice, epochs
+from mtlbench.aggregation.gather import Result, setting_of
 from mtlbench.aggregation.naming import flat, names, shown
-from mtlbench.aggregation.rows import Row
+from mtlbench.aggregation.rows import Row, relative_seconds
 from mtlbench.aggregation.rules import Rules
-from mtlbench.aggregation.selection import OPTIMISTIC, Reference, best, own_improvement, select
+from mtlbench.aggregation.selection import Reference, own_improvement
 
 PROTOCOL = ("dataset", "backbone", "head", "epochs", "precision")
 """What a row and its single-task baseline have in common (of the dataset all but the choice of tasks)."""
@@ -89,8 +88,8 @@ def compare(results: Sequence[Result], name: str, command: Command, rules: Rules
     """
     rules = rules or Rules()
     groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(_text(_protocol(result)), []).append(result)
+    for setting in _settings(results):
+        groups.setdefault(_text(_protocol(setting[0])), []).extend(setting)
     protocols = [dict(flat(_protocol(members[0]))) for members in groups.values()]
     titled = []
     for members, own in zip(groups.values(), protocols, strict=True):
@@ -103,6 +102,14 @@ def compare(results: Sequence[Result], name: str, command: Command, rules: Rules
     found = versions(results)
     code = max(found, key=lambda version: (found[version], version), default="")
     return [_compare(members, title, command, rules, code) for title, members in titled]
+
+
+def _settings(results: Sequence[Result]) -> list[list[Result]]:
+    """The results by what their command lines say but for the seed; two of these may still be one configuration."""
+    found: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        found.setdefault(setting_of(result.overrides), []).append(result)
+    return list(found.values())
 
 
 def _text(value: Any) -> str:
@@ -128,11 +135,15 @@ def _compare(members: list[Result], title: str, command: Command, rules: Rules, 
     single = {task: choice.baseline(task, rows) for task, rows in baselines.items()}
     comparison = Comparison(title, rules, metrics, baselines, single, settings)
     comparison.reference = {split: _reference(comparison, split) for split in ("test", "val")}
-    for row in [*settings, *(row for rows in baselines.values() for row in rows)]:
-        for result in row.done:
-            _select(result, comparison)
-    _relate(comparison)
-    _relative_seconds(settings)
+    for batch in epochs.batches([result for row in settings for result in row.done]):
+        epochs.select_by_delta(batch, comparison.rules, comparison.reference)
+    for batch in epochs.batches([result for rows in baselines.values() for row in rows for result in row.done]):
+        epochs.optimism(batch, comparison.rules, comparison.reference)
+    for row in settings:
+        _relate(row)
+    for row in (row for rows in baselines.values() for row in rows):
+        row.optimism = _mean([result.optimism for result in row.done])
+    relative_seconds(settings)
     comparison.rows, comparison.by_optimizer, comparison.unchosen = choice.choose(settings, rules)
     for row in [*settings, *(row for rows in baselines.values() for row in rows)]:
         for result in row.results:
@@ -143,8 +154,8 @@ def _compare(members: list[Result], title: str, command: Command, rules: Rules, 
 def _rows(members: Sequence[Result]) -> list[Row]:
     """One row for each configuration without its seed, sorted by name, `equal` first."""
     groups: dict[str, list[Result]] = {}
-    for result in members:
-        groups.setdefault(_text({**result.config, "seed": None}), []).append(result)
+    for setting in _settings(members):
+        groups.setdefault(_text({**setting[0].config, "seed": None}), []).extend(setting)
     rows = [Row("", sorted(group, key=lambda result: (result.seed, result.id))) for group in groups.values()]
     named = names([row.results[0] for row in rows])
     for row, (label, _) in zip(rows, named, strict=True):
@@ -163,20 +174,13 @@ def _baselines(members: Sequence[Result], task: str, command: Command, rules: Ru
             f"Δm needs a finished single-task run of {task}, with the rows' dataset, network, epochs and "
             f"precision. Found: {there}. To run it:\n  {command(example, task)}"
         )
-    for result in (result for row in rows for result in row.done):
-        names = tuple(result.record["metrics"])
-        score = own_improvement([metric["higher_is_better"] for metric in result.record["metrics"].values()])
-        _apply(result, rules.select, names, {"val": score, "test": score})
+    for batch in epochs.batches([result for row in rows for result in row.done]):
+        metrics = batch[0].record["metrics"]
+        score = own_improvement([metric["higher_is_better"] for metric in metrics.values()])
+        epochs.apply(batch, rules.select, tuple(metrics), {"val": score, "test": score})
     for row in rows:
         row.label = f"single_task {task}" + row.label.removeprefix("equal") * (len(rows) > 1)
     return rows
-
-
-def _apply(result: Result, rule: str, names: Sequence[str], score: dict[str, Any]) -> None:
-    try:
-        result.values, result.epoch = select(result.curves, rule, names, score)
-    except ValueError as error:
-        raise ValueError(f"--select {rule}: run {result.id}: {error}") from error
 
 
 def _reference(comparison: Comparison, split: str) -> Reference:
@@ -187,29 +191,6 @@ def _reference(comparison: Comparison, split: str) -> Reference:
         found = [result.values.get(split, {}).get(name, math.nan) for result in done]
         means.append(np.mean(found) if found else math.nan)
     return Reference(tuple(comparison.metrics), np.array(means, float), tuple(comparison.higher), comparison.rules.form)
-
-
-def _select(result: Result, comparison: Comparison) -> None:
-    """The values of a run's epoch by the rule, and of that which the test part would choose, by Delta_m."""
-    names = tuple(name for name in comparison.metrics if name in result.record["metrics"])
-    score = {split: _score(comparison.reference[split], names) for split in ("test", "val")}
-    rule, others = comparison.rules.select, result.curves
-    if not result.single_task:
-        _apply(result, rule, names, score)
-    if rule == OPTIMISTIC:
-        honest = "best_val" if others.has("val") else "last"
-        result.optimistic = result.values["test"]
-        result.honest = select(others, honest, names, score)[0]["test"]
-    else:
-        result.honest = result.values["test"]
-    values = others.metrics("test", names)
-    result.optimistic = dict(zip(names, values[best(score["test"](values))], strict=True))
-
-
-def _score(reference: Reference, names: Sequence[str]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Delta_m over some of the metrics; where it is undefined, the improvement over the run's own first epoch."""
-    part = reference.part(names)
-    return own_improvement(part.higher) if part.undefined else part.score
 
 
 def _mark(rows: Sequence[Row], code: str) -> None:
@@ -224,58 +205,17 @@ def _mark(rows: Sequence[Row], code: str) -> None:
             row.synthetic = True
 
 
-def _relate(comparison: Comparison) -> None:
-    """Delta_m of each seed against the mean over seeds of the single-task runs, of the validation part their mean, and
-    how much more the test part's own choice of epochs would show."""
-    metrics, reference = list(comparison.metrics), comparison.reference
-    for row in comparison.settings:
-        for form in stats.DELTA_M:
-            delta = reference["test"].delta(row.values(metrics), form)
-            row.deltas[form] = np.array([]) if np.isnan(delta).any() else delta
-        row.validation = _mean(reference["val"].delta(row.values(metrics, "val")))
-        row.optimism = _optimism(row, reference["test"])
-    for task, rows in comparison.baselines.items():
-        own = [name for name in metrics if name.partition("/")[0] == task]
-        for row in rows:
-            row.optimism = _optimism(row, reference["test"].part(own))
+def _relate(row: Row) -> None:
+    """Delta_m of each seed against the mean over seeds of the single-task runs, and the means over seeds."""
+    for form in stats.DELTA_M:
+        delta = np.array([result.deltas.get(form, math.nan) for result in row.done])
+        row.deltas[form] = np.array([]) if np.isnan(delta).any() else delta
+    row.validation = _mean([result.validation for result in row.done])
+    row.optimism = _mean([result.optimism for result in row.done])
 
 
-def _optimism(row: Row, reference: Reference) -> float:
-    def scores(kind: str) -> NDArray[np.float64]:
-        table = [[getattr(r, kind).get(name, math.nan) for name in reference.metrics] for r in row.done]
-        return reference.score(np.array(table, float).reshape(-1, len(reference.metrics)))
-
-    return _mean(scores("optimistic") - scores("honest"))
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else math.nan
-
-
-def _relative_seconds(rows: Sequence[Row]) -> None:
-    """Median over seeds of a run's seconds per step to those of equal: same seed, same machine, and the same
-    configuration but for the method; where equal has no run at that learning rate, at any (the work is the same).
-    """
-
-    def setting(result: Result, rate: bool) -> str:
-        assert result.record
-        config = {key: value for key, value in result.config.items() if key != "method"}
-        if not rate:
-            config["optimizer"] = {k: v for k, v in (config["optimizer"] or {}).items() if k != "lr"}
-        return _text([config, [result.record[key] for key in ("tasks", "device", "world_size", "threads")]])
-
-    equal: dict[str, list[float]] = {}
-    for result in (result for row in rows for result in row.done):
-        if result.option("method") == "equal" and result.record["seconds_per_step"]:
-            for rate in (True, False):
-                equal.setdefault(setting(result, rate), []).append(result.record["seconds_per_step"])
-    for row in rows:
-        ratios = []
-        for result in row.done:
-            of_equal = equal.get(setting(result, True)) or equal.get(setting(result, False))
-            if of_equal and result.record["seconds_per_step"]:
-                ratios.append(result.record["seconds_per_step"] / statistics.median(of_equal))
-        row.seconds = statistics.median(ratios) if ratios else math.nan
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def versions(results: Sequence[Result]) -> Counter[str]:

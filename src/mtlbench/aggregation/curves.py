@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,17 @@ class Curves:
 
     def column(self, name: str) -> NDArray[np.float64]:
         """One column [epochs]; NaN throughout for one that is not there."""
-        if name not in self.names:
-            return np.full(len(self.values), math.nan)
-        return self.values[:, self.names.index(name)]
+        place = places(self.names).get(name)
+        return np.full(len(self.values), math.nan) if place is None else self.values[:, place]
 
     def metrics(self, split: str, names: Sequence[str]) -> NDArray[np.float64]:
         """The metrics of a split in the epochs that were evaluated [evaluations, len(names)]."""
-        return np.stack([self.column(f"{split}:{name}") for name in names], 1)[self.evaluated]
+        found = [places(self.names).get(f"{split}:{name}") for name in names]
+        if None in found:
+            return np.stack([self.column(f"{split}:{name}") for name in names], 1)[self.evaluated]
+        return self.values[:, found][self.evaluated]
 
-    @property
+    @cached_property
     def evaluated(self) -> NDArray[np.bool_]:
         """Which epochs have metrics of the test part [epochs]."""
         return self.column("test") == 1
@@ -49,9 +52,19 @@ class Curves:
         return self.column("epoch")[self.evaluated]
 
     def has(self, split: str) -> bool:
-        """Whether every evaluation has metrics of the split."""
+        """Whether every evaluation has metrics of the split, test or val."""
+        return bool(self.evaluated.any()) if split == "test" else self._validated
+
+    @cached_property
+    def _validated(self) -> bool:
         seen = self.evaluated
-        return bool(seen.any() and (self.column(split)[seen] == 1).all())
+        return bool(seen.any() and (self.column("val")[seen] == 1).all())
+
+
+@cache
+def places(names: tuple[str, ...]) -> Mapping[str, int]:
+    """Where each column is."""
+    return {name: place for place, name in enumerate(names)}
 
 
 EMPTY = Curves((), np.empty((0, 0)))

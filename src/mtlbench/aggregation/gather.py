@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class Result:
     """One cell. state: done, diverged, unreadable, failed, running, interrupted or missing; reason: one line, of
     the three in which something is wrong. config: the identity; choices: Hydra's options; record: of a finished
     run; curves: its epochs. By the comparison are set, of a done one: values: {split: {metric: value}} at `epoch`;
-    optimistic: test values of the epoch that the test part itself would choose, honest: of one that was chosen without
-    it; label: the row it is in."""
+    deltas: Delta_m of test by form, validation: of the validation part, optimism: by how much it would be better with
+    the epoch chosen on test (NaN where undefined); label: the row it is in."""
 
     id: str
     overrides: list[str]
@@ -41,8 +42,9 @@ class Result:
     record: dict[str, Any] | None = None
     curves: Curves = EMPTY
     values: dict[str, dict[str, float]] = field(default_factory=dict)
-    optimistic: dict[str, float] = field(default_factory=dict)
-    honest: dict[str, float] = field(default_factory=dict)
+    deltas: dict[str, float] = field(default_factory=dict)
+    validation: float = math.nan
+    optimism: float = math.nan
     epoch: int | None = None
     label: str = ""
 
@@ -55,16 +57,19 @@ class Result:
         """Selected by name; None: all of the dataset."""
         return self.record["tasks"] if self.record else (self.config["dataset"] or {}).get("tasks")
 
-    @property
+    @cached_property
     def weights_sum(self) -> float:
         """Mean over the run of the sum of the task weights; NaN where there is none."""
         sums = self.curves.column("weights_sum")
-        return float(np.nanmean(sums)) if np.isfinite(sums).any() else math.nan
+        sums = sums[np.isfinite(sums)]
+        return float(sums.mean()) if len(sums) else math.nan
 
     def option(self, group: str) -> str:
         """The name of a group's option: Hydra's, else that of its class."""
+        if self.choices.get(group):
+            return self.choices[group]
         target = (self.config.get(group) or {}).get("_target_") or "none"
-        return self.choices.get(group) or target.rpartition(".")[2].lower()
+        return target.rpartition(".")[2].lower()
 
     @property
     def single_task(self) -> bool:
@@ -136,12 +141,12 @@ def _identify(results: Sequence[Result]) -> None:
     for result in results:
         if result.record:
             own = result.config, result.choices
-            known.setdefault(_setting(result.overrides), own)
+            known.setdefault(setting_of(result.overrides), own)
             groups.setdefault(_groups(result.overrides), own)
     for result in results:
         if result.record:
             continue
-        setting = _setting(result.overrides)
+        setting = setting_of(result.overrides)
         near = known.get(setting) or groups.get(_groups(result.overrides))
         result.config, result.choices = _changed(near, result) if near else ({}, {})
         if id_of(result.config) != result.id:
@@ -180,7 +185,8 @@ def id_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _setting(overrides: Sequence[str]) -> tuple[str, ...]:
+def setting_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What the seeds of one setting have in common, on the command line."""
     return tuple(sorted(text for text in overrides if not text.startswith("seed=")))
 
 

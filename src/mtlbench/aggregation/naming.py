@@ -10,7 +10,7 @@ from mtlbench.aggregation.gather import Result
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf of nested mappings."""
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -29,17 +29,22 @@ def belongs(key: str, rows: Sequence[str]) -> bool:
     return key in rows or key == "dataset.tasks" or (key.endswith("._target_") and key.split(".")[0] in rows)
 
 
-def names(results: Sequence[Result], keep: Callable[[str], bool] = lambda key: True) -> list[tuple[str, tuple]]:
+Leaves = list[dict[str, Any]]
+
+
+def names(
+    results: Sequence[Result], keep: Callable[[str], bool] = lambda key: True, leaves: Leaves | None = None
+) -> list[tuple[str, tuple]]:
     """A label for each result (of different configurations), and a key that sorts them: `equal` first.
 
     After the method come its own options, the options of other groups (optimizer=adam is "adam"), then keys, each
     where it differs: an option's keys among those that chose it, as lr among the rows with adam. keep: of the keys
-    and groups only those.
+    and groups only those. leaves: `different(results)`, where it is known.
     """
-    groups = sorted({key for r in results for key, v in r.config.items() if isinstance(v, Mapping) and "_target_" in v})
+    groups = sorted({key for r in results for key, v in r.config.items() if isinstance(v, dict) and "_target_" in v})
     options = [{group: r.option(group) for group in groups} for r in results]
-    different = [group for group in groups if keep(group) and len({own[group] for own in options}) > 1]
-    leaves = _different(results, keep)
+    differing = [group for group in groups if keep(group) and len({own[group] for own in options}) > 1]
+    leaves = [{k: v for k, v in own.items() if keep(k)} for own in (different(results) if leaves is None else leaves)]
     keys = sorted({key for own in leaves for key in own}, key=lambda key: (not key.startswith("method."), key))
     told: list[dict[str, Any]] = [{} for _ in results]
     for key in keys:
@@ -48,7 +53,7 @@ def names(results: Sequence[Result], keep: Callable[[str], bool] = lambda key: T
             continue
         found: dict[str | None, set[str]] = {}  # the values of the key, among those with one option of its group
         for own, chosen in zip(leaves, options, strict=True):
-            found.setdefault(chosen.get(group), set()).add(json.dumps(own.get(key)))
+            found.setdefault(chosen.get(group), set()).add(repr(own.get(key)))
         for facts, own, chosen in zip(told, leaves, options, strict=True):
             if key in own and len(found[chosen.get(group)]) > 1:
                 facts[key] = own[key]
@@ -56,20 +61,23 @@ def names(results: Sequence[Result], keep: Callable[[str], bool] = lambda key: T
     for key in {key for facts in told for key in facts}:
         last.setdefault(key.rpartition(".")[2], set()).add(key)
     first = keep("method")
-    return [_name(facts, own, different, last, first) for facts, own in zip(told, options, strict=True)]
+    return [_name(facts, own, differing, last, first) for facts, own in zip(told, options, strict=True)]
 
 
-def _different(results: Sequence[Result], keep: Callable[[str], bool]) -> list[dict[str, Any]]:
+def different(results: Sequence[Result]) -> Leaves:
     """The leaves of each configuration that are not the same in all, but for the seed."""
-    leaves = [{k: v for k, v in flat(r.config) if k != "seed"} for r in results]
-    count: dict[str, set[str]] = {}
+    leaves = [dict(flat(r.config)) for r in results]
+    first = leaves[0] if leaves else {}
+    alike = set(first)
     for own in leaves:
-        for key, value in own.items():
-            count.setdefault(key, set()).add(json.dumps(value))
-    number = {key: sum(key in own for own in leaves) for key, found in count.items() if len(found) == 1}
-    alike = {key for key, held in number.items() if held == len(leaves)}
-    kept = {key for key in count if key not in alike and keep(key)}
-    return [{key: value for key, value in own.items() if key in kept} for own in leaves]
+        alike = {key for key in alike if key in own and _same(own[key], first[key])}
+    alike.add("seed")
+    return [{key: value for key, value in own.items() if key not in alike} for own in leaves]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """1, 1.0 and true are not the same."""
+    return one is other or (type(one) is type(other) and one == other)
 
 
 def _name(

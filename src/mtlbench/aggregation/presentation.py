@@ -34,7 +34,8 @@ def table(comparison: Comparison, rows: Sequence[Row] | None = None, title: str 
     columns["rank ↓"] = [DASH, *spread(places, ranked, False, 2)]
     columns["s/step ÷ equal"] = [DASH, *(Cell(number(row.seconds, 2)) for row in rows)]
     sums = [mean([result.weights_sum for result in row.done]) for row in rows]
-    columns["Σ weights"] = [DASH, *(Cell(number(value, min(decimals(sums), 2))) for value in sums)]
+    digits = min(decimals(sums), 2)
+    columns["Σ weights"] = [DASH, *(Cell(number(value, digits)) for value in sums)]
     columns["n"] = [Cell(_single_n(comparison)), *(Cell(row.n) for row in rows)]
     labels = ["single_task", *(row.label for row in rows)]
     cells = [[Cell(label), *(column[i] for column in columns.values())] for i, label in enumerate(labels)]
@@ -179,15 +180,16 @@ def spread(values: Sequence[np.ndarray], ranked: Iterable[int], higher: bool, di
     """mean ± standard deviation of each row's values; of the ranked rows the best and the second are marked."""
     means = [stats.without_rounding_error(mean(row)) for row in values]  # equal means must tie
     digits = decimals(means) if digits is None else digits
-    competing = [i for i in ranked if not math.isnan(means[i])]
+    competing = {i for i in ranked if not math.isnan(means[i])}
     order = sorted((means[i] for i in competing), reverse=higher)
+    marked = len(set(order)) > 1
     cells = []
     for i, row in enumerate(values):
         text = number(means[i], digits, "undefined" if len(row) else "-")
         if len(row) > 1 and not math.isnan(means[i]):
             text += f" ± {stats.mean_std(row, ddof=1)[1]:.{digits}f}"
         mark = ""
-        if i in competing and len(set(order)) > 1:
+        if i in competing and marked:
             mark = BEST if means[i] == order[0] else SECOND if means[i] == order[1] else ""
         cells.append(Cell(text, mark))
     return cells

@@ -1,6 +1,8 @@
 """The runs of one configuration, by seed."""
 
+import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,3 +76,39 @@ class Row:
         if states == {"done"}:
             return "finished"
         return "failed" if states & {"diverged", "failed", "unreadable"} else "unfinished"
+
+
+def relative_seconds(rows: Sequence[Row]) -> None:
+    """Median over seeds of a run's seconds per step to those of equal: same seed, same machine, and the same
+    configuration but for the method; where equal has no run at that learning rate, at any (the work is the same).
+    """
+    equal: dict[tuple, list[float]] = {}
+    keyed = [
+        (row, [(result, _work(result, texts)) for result in row.done])
+        for row, texts in zip(rows, map(_texts, rows), strict=True)
+    ]
+    for _, results in keyed:
+        for result, keys in results:
+            if result.option("method") == "equal" and result.record["seconds_per_step"]:
+                for key in keys:
+                    equal.setdefault(key, []).append(result.record["seconds_per_step"])
+    for row, results in keyed:
+        ratios = []
+        for result, (exact, any_rate) in results:
+            of_equal = equal.get(exact) or equal.get(any_rate)
+            if of_equal and result.record["seconds_per_step"]:
+                ratios.append(result.record["seconds_per_step"] / statistics.median(of_equal))
+        row.seconds = statistics.median(ratios) if ratios else math.nan
+
+
+def _texts(row: Row) -> tuple[str, str]:
+    """The configuration of a row without method and seed, with and without its learning rate."""
+    config = {key: value for key, value in row.results[0].config.items() if key not in ("method", "seed")}
+    rest = {key: value for key, value in (config["optimizer"] or {}).items() if key != "lr"}
+    return json.dumps(config, sort_keys=True), json.dumps({**config, "optimizer": rest}, sort_keys=True)
+
+
+def _work(result: Result, texts: tuple[str, str]) -> list[tuple]:
+    """What must be the same where seconds are compared."""
+    machine = [result.record[key] for key in ("device", "world_size", "threads")]
+    return [(text, result.seed, *result.record["tasks"], *machine) for text in texts]

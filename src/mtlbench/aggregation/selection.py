@@ -1,7 +1,7 @@
 """Which epoch's numbers are a run's: the rules, applied to its curves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,39 +58,59 @@ class Reference:
         return self.delta(values) * (1 if stats.DELTA_M[self.form] == "higher is better" else -1)
 
 
-def select(
-    curves: Curves, rule: str, metrics: Sequence[str], score: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, float]], int]:
-    """{"test": {metric: value}, "val": ...} by a rule of SELECT, and the (last) epoch that it took.
+Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Values [..., evaluations, N] to scores [..., evaluations], higher is better, NaN where undefined."""
 
-    score: {split: function of values [evaluations, N] to scores [evaluations], higher is better}, of the split that
-    the rule looks at. NaN where a metric is undefined; an epoch without a score is not chosen unless there is no
-    other. Raises ValueError for best_val without validation metrics.
+
+@dataclass(frozen=True)
+class Selected:
+    """Of several runs: values {split: [runs, N]} and the (last) epoch [runs] that was taken."""
+
+    values: dict[str, NDArray[np.float64]]
+    epochs: NDArray[np.int64]
+
+
+def select(runs: Sequence[Curves], rule: str, metrics: Sequence[str], score: Mapping[str, Score]) -> Selected:
+    """The numbers of runs by a rule of SELECT; the runs have the same columns and evaluated epochs (`alike`).
+
+    score: {split: score} of the split that the rule looks at. NaN where a metric is undefined; an epoch without a
+    score is not chosen unless there is no other. Raises ValueError for best_val without validation metrics.
     """
-    if rule == "best_val" and not curves.has("val"):
-        raise ValueError("it has no validation metrics. Use --select last or mean_last_10, or a dataset with a part.")
-    splits = {split: curves.metrics(split, metrics) for split in ("test", "val") if curves.has(split)}
-    evaluations = len(curves.epochs)
+    if rule == "best_val" and not all(run.has("val") for run in runs):
+        raise ValueError("no validation metrics. Use --select last or mean_last_10, or a dataset with that part.")
+    splits = {split: stacked(runs, split, metrics) for split in ("test", "val") if all(r.has(split) for r in runs)}
+    epochs = np.stack([run.epochs for run in runs]).astype(int)
     if rule in ("best_val", OPTIMISTIC):
         split = "val" if rule == "best_val" else "test"
-        taken = [best(score[split](splits[split]))]
-    else:
-        taken = list(range(evaluations))[-10 if rule == "mean_last_10" else -1 :]
-    found = {split: dict(zip(metrics, values[taken].mean(0), strict=True)) for split, values in splits.items()}
-    return found, int(curves.epochs[taken[-1]])
+        taken = best(score[split](splits[split]))
+        each = np.arange(len(runs))
+        return Selected({split: values[each, taken] for split, values in splits.items()}, epochs[each, taken])
+    last = slice(-10 if rule == "mean_last_10" else -1, None)
+    return Selected({split: values[:, last].mean(1) for split, values in splits.items()}, epochs[:, -1])
 
 
-def best(scores: NDArray[np.float64]) -> int:
-    """The place of the highest score, the first of equals; the last place where no score is defined."""
-    return len(scores) - 1 if np.isnan(scores).all() else int(np.nanargmax(scores))
+def stacked(runs: Sequence[Curves], split: str, metrics: Sequence[str]) -> NDArray[np.float64]:
+    """Metrics of a split [runs, evaluations, N]."""
+    return np.stack([run.metrics(split, metrics) for run in runs])
 
 
-def own_improvement(higher: Sequence[bool]) -> Any:
+def alike(curves: Curves) -> tuple[Any, ...]:
+    """What the curves must have in common that are handed to `select` together."""
+    return curves.names, curves.evaluated.tobytes(), curves.has("val")
+
+
+def best(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The places [...] of the highest of scores [..., K], the first of equals; the last where none is defined."""
+    places = np.where(np.isnan(scores), -np.inf, scores).argmax(-1)
+    return np.where(np.isnan(scores).all(-1), scores.shape[-1] - 1, places)
+
+
+def own_improvement(higher: Sequence[bool]) -> Score:
     """The score of an epoch where there is no single-task reference: the mean relative improvement over the run's
     own first evaluation (`stats.mean_relative_improvement`); undefined where a metric is."""
 
     def score(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        gains = stats.mean_relative_improvement(values, values[0], higher)
+        gains = stats.mean_relative_improvement(values, values[..., :1, :], higher)
         return np.where(np.isnan(values).any(-1), math.nan, gains)
 
     return score
