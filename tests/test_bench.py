@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mtlbench import bench, bench_table, config, parallel
+from mtlbench import bench, bench_table, config, parallel, workload
 from mtlbench.bench_table import Cost
 from mtlbench.task import IGNORE
 
@@ -77,10 +77,12 @@ def test_both_start_from_the_same_weights_and_data():
 
 
 def test_batch_has_unlabelled_parts_of_every_task():
-    image, targets = bench.batch(config.load(TINY, name="bench"), torch.device("cpu"))
+    loaded = config.load(TINY, name="bench")
+    tasks = workload.tasks(loaded)
+    image, targets = workload.batch(loaded, torch.float32, torch.device("cpu"))
     assert image.shape == (2, 3, 32, 32)
-    assert list(targets) == list(bench.tasks())
-    labelled = {name: int(task.loss.counts(targets[name])[0]) for name, task in bench.tasks().items()}
+    assert list(targets) == list(tasks)
+    labelled = {name: int(task.loss.counts(targets[name])[0]) for name, task in tasks.items()}
     assert all(0 < count < targets[name].numel() for name, count in labelled.items())
     assert IGNORE in targets["semantic"]
     assert targets["instance"].shape == (2, 2, 32, 32)
@@ -196,3 +198,16 @@ def test_command_measures_memory_in_its_own_process(tmp_path):
     assert nope["peak_bytes"] == ""
     with pytest.raises(RuntimeError, match="no such method"):
         bench.peak_in_process(["method=nope"])
+
+
+def test_attributes_with_linear_heads(tmp_path):
+    small = ["workload=attributes", "attributes=3", "image=[32,32]", "batch_size=4", "pairs=2", "warm_up=1"]
+    methods = 'methods=[imtl,famo,"mgda level=parameter",gradnorm]'
+    overrides = [*small, methods, "memory=false", "machine.device=cpu", "machine.threads=1", f"folder={tmp_path}"]
+    assert bench.bench_step(overrides) == "done"
+    assert [row["level"] for row in rows_of(tmp_path)] == ["feature", "loss", "parameter", "layer"]
+    (page,) = tmp_path.glob("*.md")
+    assert "3 attributes on 4 random images of 32x32" in page.read_text()
+    image, targets = workload.batch(config.load(small, name="bench"), torch.float32, torch.device("cpu"))
+    assert image.shape == (4, 3, 32, 32)
+    assert [target.tolist() for target in targets.values()] != [[0] * 4] * 3

@@ -31,6 +31,9 @@ RUNTIME = {
     "synthetic": {"seed"},
 }
 
+READ_BY = {"synthetic": "synthesize", "workload": "bench"}
+"""The command that reads a group, where it is not train."""
+
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(CONF))
@@ -41,7 +44,7 @@ def composed(group: str, option: str) -> tuple[DictConfig, dict[str, str]]:
     """The command that reads the group, with the option chosen."""
     if group == "synthetic":
         return load_run([f"synthetic@dataset={option}"], name="synthesize")
-    return load_run([f"{group}={option}"])
+    return load_run([f"{group}={option}"], name=READ_BY.get(group, "train"))
 
 
 def objects(node: DictConfig, place: str = "") -> list[tuple[str, DictConfig]]:
@@ -130,9 +133,9 @@ def test_objects_take_the_keys_that_the_files_give(group: str, option: str):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_option_adds_no_key_beside_those_of_the_command(group: str, option: str):
-    command = "synthesize" if group == "synthetic" else "train"
+    command = READ_BY.get(group, "train")
     known = set(yaml.safe_load((CONF / f"{command}.yaml").read_text())) - {"defaults", "hydra"}
-    known |= {path.parent.name for path in FILES if path.parent != CONF} - {"experiment", "synthetic"}
+    known |= {path.parent.name for path in FILES if path.parent != CONF} - {"experiment", "synthetic", "workload"}
     assert set(composed(group, option)[0]) <= known
     machine = set(yaml.safe_load((CONF / "machine" / "local.yaml").read_text()))
     assert set(composed(group, option)[0].machine) == machine
@@ -164,7 +167,7 @@ def refused(*overrides: str, name: str = "train") -> str:
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "synthetic"])
 def test_wrong_option_lists_the_options(group: str):
-    message = refused(f"{group}=nope")
+    message = refused(f"{group}=nope", name=READ_BY.get(group, "train"))
     assert message.startswith(f"{group}=nope: there is no such {group}.")
     assert message.endswith(f"There are: {', '.join(options(group))}.")
     assert options(group)

@@ -2,10 +2,11 @@
 
     python -m mtlbench.bench step                                     all methods on the small dense model
     python -m mtlbench.bench step methods=[imtl,pcgrad] pairs=30 machine.threads=1
-    python -m mtlbench.bench step 'methods=["mgda level=parameter"]' backbone=resnet50_dilated image=[256,512]
+    python -m mtlbench.bench step 'methods=["mgda level=parameter"]' workload=dense_resnet50 image=[256,512]
+    python -m mtlbench.bench step workload=attributes attributes=11
     python -m mtlbench.bench memory method=imtl                       peak memory of two steps, in bytes
 
-Keys are in conf/bench.yaml; groups: architecture backbone head method optimizer machine. The result goes into
+Keys are in conf/bench.yaml; groups: workload architecture backbone head method optimizer machine. The result goes into
 `folder`, one table (.md and .csv) a machine.
 """
 
@@ -21,54 +22,21 @@ from types import SimpleNamespace
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
-from mtlbench import bench_table, build, parallel
+from mtlbench import bench_table, build, parallel, workload
 from mtlbench import config as configuration
 from mtlbench.bench_table import Cost
 from mtlbench.commands import run_command
 from mtlbench.fit import PRECISIONS
-from mtlbench.losses import L1, CrossEntropy
-from mtlbench.metrics import Confusion, MeanAbsoluteError
-from mtlbench.step import step
-from mtlbench.task import IGNORE, Task
-
-
-def tasks() -> dict[str, Task]:
-    """Three dense tasks as in street scenes: 19 classes, instance offsets, disparity."""
-    dense = (
-        Task("semantic", 19, CrossEntropy(), [Confusion(19)]),
-        Task("instance", 2, L1(), [MeanAbsoluteError("px")]),
-        Task("disparity", 1, L1(), [MeanAbsoluteError("px")]),
-    )
-    return {task.name: task for task in dense}
-
-
-def batch(config: DictConfig, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-    """A random image [B, 3, H, W] and random targets, a part of them without labels."""
-    rng = torch.Generator().manual_seed(config.seed)
-    count, (height, width) = config.batch_size, config.image
-    kind = PRECISIONS[config.precision]
-
-    def labels(channels: int, scale: float, valid: float) -> Tensor:
-        values = scale * torch.randn(count, channels, height, width, generator=rng)
-        mask = torch.rand(count, 1, height, width, generator=rng) < valid
-        return torch.where(mask, values, torch.nan).to(device, kind)
-
-    classes = torch.randint(19, (count, height, width), generator=rng)
-    classes[torch.rand(count, height, width, generator=rng) > 0.9] = IGNORE
-    image = torch.randn(count, 3, height, width, generator=rng).to(device, kind)
-    if config.machine.channels_last:
-        image = image.contiguous(memory_format=torch.channels_last)
-    targets = {"semantic": classes.to(device), "instance": labels(2, 20.0, 0.3), "disparity": labels(1, 30.0, 0.8)}
-    return image, targets
+from mtlbench.step import losses_after, step
+from mtlbench.weighting import overrides
 
 
 class Trainer:
     """Training on one batch: the initial weights are the same for every method."""
 
     def __init__(self, config: DictConfig, ranks: parallel.Ranks):
-        dataset = SimpleNamespace(tasks=tasks())  # what the model and the method ask of a dataset
+        dataset = SimpleNamespace(tasks=workload.tasks(config))  # what the model and the method ask of a dataset
         self.tasks, self.ranks = dataset.tasks, ranks
         self.model = build.model(config, dataset, ranks).train()
         self.method = build.method(config, dataset, self.model)
@@ -76,7 +44,7 @@ class Trainer:
         groups = [{"params": trained}, *self.method.parameter_groups()]
         self.optimizer = configuration.build(config.optimizer, groups)
         self.autocast = torch.bfloat16 if config.precision == "bfloat16" else None
-        self.data = batch(config, ranks.device)
+        self.data = workload.batch(config, PRECISIONS[config.precision], ranks.device)
         self.steps = 0
 
     def seconds(self) -> float:
@@ -89,6 +57,11 @@ class Trainer:
             self.model, self.tasks, self.method, *self.data, rng=rng, ranks=self.ranks, autocast=self.autocast
         )
         self.optimizer.step()
+        if overrides(self.method, "after_step") and not result.problem:
+            after = losses_after(
+                self.model, self.tasks, *self.data, result.tasks, ranks=self.ranks, autocast=self.autocast
+            )
+            self.method.after_step(after, result.tasks)
         _finish(self.ranks.device)
         took = time.perf_counter() - begin
         if result.problem:
@@ -203,11 +176,7 @@ def bench_step(overrides: Sequence[str]) -> str:
 
 
 def _workload(config: DictConfig, choices: dict[str, str]) -> str:
-    height, width = config.image
-    return (
-        f"{choices['backbone']} + {choices['head']}, {choices['optimizer']}, three dense tasks ({', '.join(tasks())}) "
-        f"on {config.batch_size} random images of {height}x{width}, {config.precision}"
-    )
+    return f"{choices['backbone']} + {choices['head']}, {choices['optimizer']}, {workload.described(config)}"
 
 
 def bench_memory(overrides: Sequence[str]) -> str:
