@@ -540,20 +540,17 @@ class PlainBranching(Branching):
         self.trunk.norm = nn.Identity()
 
 
+IN_PIECES = [
+    *itertools.product([Plain], ["loss", "feature", "layer", "parameter"], [Mixing, Signs]),
+    *itertools.product([PlainBranching], ["loss", "parameter"], [Mixing, Signs]),
+    (PlainBranching, "layer", Mixing),  # gradients to combine are not at hand there
+]
+
+
 @pytest.mark.parametrize("absent", [(), ("b",)])
 @pytest.mark.parametrize("pieces", [2, 3, 6])
-@pytest.mark.parametrize(
-    ("kind", "level"),
-    [
-        *itertools.product([Plain], ["loss", "feature", "layer", "parameter"]),
-        *itertools.product([PlainBranching], ["loss", "layer", "parameter"]),
-    ],
-)
-@pytest.mark.parametrize("method_kind", [Mixing, Signs])
-def test_pieces_of_a_batch_give_what_the_batch_gives(kind, level, pieces, absent, method_kind):
-    if level == "layer" and method_kind is Signs and kind is PlainBranching:
-        pytest.skip("no gradients of the whole network to combine are at hand there")
-    whole, parts = make_model(kind), make_model(kind)
+@pytest.mark.parametrize(("kind", "level", "method_kind"), IN_PIECES)
+def test_pieces_of_a_batch_give_what_the_batch_gives(kind, level, method_kind, pieces, absent):
     touches = "everything" if level == "layer" else "shared"
     method, other = method_kind(TASKS, level, touches), method_kind(TASKS, level, touches)
     other.load_state_dict(method.state_dict())

@@ -100,14 +100,31 @@ class Pass(ABC):
                 torch._foreach_mul_(gradients, weight)
 
 
-class LossPass(Pass):
+class SumPass(Pass):
+    """Ends with one backward pass of the weighted sum of the losses, kept from `measure` or, of pieces, run again."""
+
+    kept: list[Tensor] | None
+    random: list[Tensor]
+
+    def backward(self, weights: Sequence[float]) -> None:
+        work = self.work
+        if self.kept is None:
+            set_random_state(work, self.random)
+        for piece, last in work.numbered():
+            with nullcontext() if self.kept is not None else buffers_kept(work.model):
+                local = self.kept or work.losses(piece, [work.encode(piece)] * len(work.tasks))
+                with work.summing([*work.shared, *work.heads], last):
+                    sum(w * loss for w, loss in zip(weights, local, strict=True)).backward()
+
+
+class LossPass(SumPass):
     """Level "loss": one backward pass of the weighted sum. Several pieces are first run without one for the losses,
     unless the weights are 1 whatever they are."""
 
     def __init__(self, work: Work, plain: bool):
         super().__init__(work)
         self.plain = plain
-        self.kept: list[Tensor] | None = None
+        self.kept = None
 
     def measure(self) -> tuple[Tensor, None]:
         work, total = self.work, 0.0
@@ -126,16 +143,8 @@ class LossPass(Pass):
         return to_host(work.ranks.sum(total)), None
 
     def descend(self, method: Weighting, found: Balance, rng: torch.Generator | None) -> None:
-        work = self.work
-        if self.plain and self.kept is None:
-            return
-        if self.kept is None:
-            set_random_state(work, self.random)
-        for piece, last in work.numbered():
-            with nullcontext() if self.kept is not None else buffers_kept(work.model):
-                local = self.kept or work.losses(piece, [work.encode(piece)] * len(work.tasks))
-                with work.summing([*work.shared, *work.heads], last):
-                    sum(w * loss for w, loss in zip(found.own.tolist(), local, strict=True)).backward()
+        if self.kept is not None or not self.plain:
+            self.backward(found.own.tolist())
 
     def scale_heads(self, weights: Sequence[float]) -> None:
         """They have been, by the weighted sum."""
@@ -296,14 +305,14 @@ class UnsharedParameterPass(ParameterPass):
         return self.losses_and_gramian(total)
 
 
-class UnsharedLayerPass(Pass):
+class UnsharedLayerPass(SumPass):
     """Level "layer" where no representation is shared: T passes down to the layer, then one of the weighted sum."""
 
     def measure(self) -> tuple[Tensor, Tensor]:
         work, total = self.work, 0.0
         layer = work.model.last_shared_layer()
         jacobian: Tensor | None = None
-        self.kept: list[Tensor] | None = None
+        self.kept = None
         self.random = random_state(work)
         for piece, _ in work.numbered():
             local = work.losses(piece, [work.encode(piece)] * len(work.tasks))
@@ -318,15 +327,8 @@ class UnsharedLayerPass(Pass):
 
     def descend(self, method: Weighting, found: Balance, rng: torch.Generator | None) -> None:
         """The weighted sum scales everything by u; `scale_heads` then puts the heads right where they are not."""
-        work = self.work
         self.scaled = found.shared.tolist()
-        if self.kept is None:
-            set_random_state(work, self.random)
-        for piece, last in work.numbered():
-            with nullcontext() if self.kept is not None else buffers_kept(work.model):
-                local = self.kept or work.losses(piece, [work.encode(piece)] * len(work.tasks))
-                with work.summing([*work.shared, *work.heads], last):
-                    sum(u * loss for u, loss in zip(self.scaled, local, strict=True)).backward()
+        self.backward(self.scaled)
 
     def scale_heads(self, weights: Sequence[float]) -> None:
         if weights != self.scaled:
