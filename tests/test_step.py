@@ -551,6 +551,7 @@ IN_PIECES = [
 @pytest.mark.parametrize("pieces", [2, 3, 6])
 @pytest.mark.parametrize(("kind", "level", "method_kind"), IN_PIECES)
 def test_pieces_of_a_batch_give_what_the_batch_gives(kind, level, method_kind, pieces, absent):
+    whole, parts = make_model(kind), make_model(kind)
     touches = "everything" if level == "layer" else "shared"
     method, other = method_kind(TASKS, level, touches), method_kind(TASKS, level, touches)
     other.load_state_dict(method.state_dict())
