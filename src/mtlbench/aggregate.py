@@ -5,6 +5,7 @@ table.md      the comparison, and below it how rows were chosen, equal budgets, 
 table.tex     the same tables for booktabs
 settings.md   every setting that was tried, where rows were chosen among several
 status.md     every cell's state, why it failed, what to type for what is missing
+figures/      response curves, Pareto scatter, parallel coordinates, budgets, training curves (SVG)
 digests.txt   the files as they were written (sha256sum -c digests.txt), to notice an edit by hand
 
 A sweep's aggregate.toml says which settings make a row and which printed table it stands beside
@@ -27,10 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from mtlbench import stats
-from mtlbench.aggregation import gather, presentation, rules, sections, selection, tables
+from mtlbench.aggregation import cache, gather, presentation, rules, sections, selection, tables
 from mtlbench.aggregation.comparison import Comparison, compare
+from mtlbench.aggregation.drawing import Drawing
+from mtlbench.aggregation.figure_data import figure_data
 from mtlbench.aggregation.gather import Result
-from mtlbench.cells import cells, runs_of
+from mtlbench.aggregation.rules import Rules
+from mtlbench.cells import Cell, cells, runs_of
 from mtlbench.record import STATES
 
 COLUMNS = (
@@ -60,6 +64,7 @@ def aggregate(
     out: str = "results",
     form: str | None = None,
     rows: Sequence[str] | None = None,
+    figures: bool = True,
 ) -> tuple[list[Comparison], Path]:
     """Writes the results of a sweep and returns its comparisons and their folder.
 
@@ -68,7 +73,15 @@ def aggregate(
     """
     name = Path(sweep).resolve().name
     how = rules.read(Path(sweep), select=select, form=form, rows=rows)
-    results, remarks = gather.gather(cells(Path(sweep), overrides), runs_of(overrides), name)
+    found = cells(Path(sweep), overrides)
+    with Drawing(figures, len(found) >= cache.MANY) as drawing:
+        return _aggregate(sweep, name, found, overrides, how, Path(out), drawing)
+
+
+def _aggregate(
+    sweep: str, name: str, found: Sequence[Cell], overrides: Sequence[str], how: Rules, out: Path, drawing: Drawing
+) -> tuple[list[Comparison], Path]:
+    results, remarks = gather.gather(found, runs_of(overrides), name)
     resume = shlex.join(["python", "-m", "mtlbench.sweep", "run", sweep, *overrides])
     if not any(result.state == "done" for result in results):
         raise ValueError(f"{sweep}: no run has finished ({_states(results)}). Run it:\n  {resume}")
@@ -80,6 +93,7 @@ def aggregate(
         return f"{cell}\nand make it a cell of {sweep}, so that its tables find it."
 
     comparisons = compare(results, name, command, how)
+    drawing.begin([figure_data(comparison) for comparison in comparisons])
     parts = [part for comparison in comparisons for part in _tables(comparison)]
     files = {
         "records.csv": records(comparisons),
@@ -90,9 +104,16 @@ def aggregate(
     searched = [comparison for comparison in comparisons if comparison.searched]
     if searched:
         files["settings.md"] = "\n".join(tables.markdown(sections.every(comparison)) for comparison in searched)
-    folder = Path(out) / name
-    write(folder, files)
-    return comparisons, folder
+    for comparison, figures in zip(comparisons, drawing.end(), strict=True):
+        place = "figures" if len(comparisons) == 1 else f"figures/{_slug(comparison.title)}"
+        files |= {f"{place}/{figure}.svg": text for figure, text in figures.items()}
+    write(out / name, files)
+    return comparisons, out / name
+
+
+def _slug(title: str) -> str:
+    """A comparison's title without the sweep's name, as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", "_", title.partition(": ")[2]).strip("_")
 
 
 def _tables(comparison: Comparison) -> list[tuple[int, tables.Table]]:
@@ -220,6 +241,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name, content in files.items():
         path, data = folder / name, content.encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             found = path.read_bytes()
             if found != data and hashlib.sha256(found).hexdigest() != known.get(name):
@@ -249,12 +271,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--select", choices=list(selection.SELECT), help="which epoch's numbers (last)")
     parser.add_argument("--form", choices=list(stats.DELTA_M), help="of the Δm that chooses settings (metrics)")
     parser.add_argument("--rows", help=f"what makes a row, the rest is chosen on validation ({','.join(rules.ROWS)})")
+    parser.add_argument("--no-figures", action="store_true", help="tables alone")
     parser.add_argument("--out", default="results", help="where the folder of results goes (results)")
     asked = parser.parse_intermixed_args(arguments)
     gc.disable()  # many objects and a short life: with 10,000 runs a fifth of the time
     try:
         rows = asked.rows.split(",") if asked.rows else None
-        comparisons, folder = aggregate(asked.sweep, asked.overrides, asked.select, asked.out, asked.form, rows)
+        comparisons, folder = aggregate(
+            asked.sweep, asked.overrides, asked.select, asked.out, asked.form, rows, not asked.no_figures
+        )
     except ValueError as error:
         sys.exit(str(error))
     for comparison in comparisons:

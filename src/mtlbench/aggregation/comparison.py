@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from mtlbench import stats
 from mtlbench.aggregation import choice, epochs
+from mtlbench.aggregation.front import Front, front
 from mtlbench.aggregation.gather import Result, setting_of
 from mtlbench.aggregation.naming import flat, names, shown
 from mtlbench.aggregation.rows import Row, relative_seconds
@@ -64,6 +66,12 @@ class Comparison:
     def searched(self) -> bool:
         """Whether there was something to choose."""
         return any(row.tried > 1 for row in [*self.rows, *self.single.values()])
+
+    @cached_property
+    def front(self) -> Front:
+        """The Pareto-optimal ones of all multi-task runs."""
+        results = (result for row in self.settings for result in row.results)
+        return front(results, self.metrics, self.rules.valid)
 
     def complete(self, rows: Sequence[Row]) -> list[int]:
         """The places of rows of which every seed is done and every metric defined: only these are ranked."""

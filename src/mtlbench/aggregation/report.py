@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtlbench import stats
-from mtlbench.aggregation import pareto, presentation, sections
+from mtlbench.aggregation import presentation, sections
 from mtlbench.aggregation.comparison import Comparison, versions
 from mtlbench.aggregation.curves import Curves
 from mtlbench.aggregation.gather import Result
@@ -124,7 +124,7 @@ def _setting(comparison: Comparison, row: Row, keys: dict[str, Any], rank: float
 
 
 def _runs(comparison: Comparison, curves: str) -> dict[str, Any]:
-    front = pareto.front(comparison)
+    front = comparison.front
     marks = {
         run.id: {"full": bool(full), "other": bool(other)}
         for run, full, other in zip(front.runs, front.full, front.other, strict=True)
