@@ -6,20 +6,23 @@ form = "metrics"                            # of Delta_m, by which epochs and se
 rows = ["method", "optimizer"]              # groups or dotted keys that make a row; whatever else is swept is chosen
 valid = { "semantic/miou" = 10.0 }          # runs below are no part of the Pareto counts (above, if lower is better)
 
-[published]
+[[published]]                               # any number of these
 paper = "elich2023"                         # results/papers/<paper>.csv
 table = "A3"
 where = { architecture = "SegNet" }         # columns of the csv, and what they must say
+ours = { "dataset.size" = 128 }             # keys or groups of our rows, and what they must be
 epochs = 300                                # as the paper has them; other epochs are not comparable
-network = "deeplabv3plus segnet"            # options of backbone and head as the paper has them, likewise
+network = "segnet segnet"                   # backbone and head as the paper has them, likewise
 unsaid = ["momentum of SGD: 0.9 here"]      # what the paper leaves open: told, and compared nevertheless
-differs = ["crops of 512x512"]              # what is not as in the paper: not comparable
+differs = ["crops of 512x512"]              # what is not as in the paper: told, and not comparable
 
 [published.metrics]                         # printed "task/metric" = ours; `factor` turns ours into the printed unit
 "semseg/miou" = { name = "semantic/miou", factor = 0.01 }
 
 [published.spread]                          # half-widths, in printed units, where the paper prints no ±
 "semseg/miou" = 0.5
+
+Printed Delta_m and Pareto counts ("all/delta_m", "all/n_pareto_full", ...) need no entry in metrics.
 """
 
 import tomllib
@@ -37,12 +40,13 @@ ROWS = ("method", "architecture")
 
 @dataclass(frozen=True)
 class Published:
-    """Which rows of results/papers a sweep stands beside; the keys of [published] in aggregate.toml."""
+    """Which rows of results/papers a sweep stands beside; the keys of [[published]] in aggregate.toml."""
 
     paper: str
     table: str
     metrics: Mapping[str, Mapping[str, Any]]
     where: Mapping[str, str] = field(default_factory=dict)
+    ours: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     network: str | None = None
     unsaid: Sequence[str] = ()
@@ -58,7 +62,7 @@ class Rules:
     form: str = "metrics"
     rows: tuple[str, ...] = ROWS
     valid: Mapping[str, float] = field(default_factory=dict)
-    published: Published | None = None
+    published: tuple[Published, ...] = ()
 
     def __post_init__(self) -> None:
         if self.select not in SELECT:
@@ -81,12 +85,15 @@ def read(sweep: Path, **given: Any) -> Rules:
         raise ValueError(f"{path}: not TOML ({error}).") from error
     known = set(Rules.__dataclass_fields__)
     _refuse_unknown(path, found, known, "")
-    if "published" in found:
-        _refuse_unknown(path, found["published"], set(Published.__dataclass_fields__), "published.")
-        lacking = {"paper", "table", "metrics"} - set(found["published"])
+    blocks = found.pop("published", [])
+    if not isinstance(blocks, list):
+        raise ValueError(f"{path}: write [[published]], with two brackets: there may be several.")
+    for block in blocks:
+        _refuse_unknown(path, block, set(Published.__dataclass_fields__), "published.")
+        lacking = {"paper", "table", "metrics"} - set(block)
         if lacking:
-            raise ValueError(f"{path}: [published] lacks {', '.join(sorted(lacking))}.")
-        found["published"] = Published(**found["published"])
+            raise ValueError(f"{path}: [[published]] lacks {', '.join(sorted(lacking))}.")
+    found["published"] = tuple(Published(**block) for block in blocks)
     found |= {key: value for key, value in given.items() if value is not None}
     found["rows"] = tuple(found.get("rows", ROWS))
     try:
