@@ -147,10 +147,6 @@ def _compare(members: list[Result], title: str, command: Command, rules: Rules, 
         epochs.select_by_delta(batch, comparison.rules, comparison.reference)
     for batch in epochs.batches([result for rows in baselines.values() for row in rows for result in row.done]):
         epochs.optimism(batch, comparison.rules, comparison.reference)
-    for row in settings:
-        _relate(row)
-    for row in (row for rows in baselines.values() for row in rows):
-        row.optimism = _mean([result.optimism for result in row.done])
     relative_seconds(settings)
     comparison.rows, comparison.by_optimizer, comparison.unchosen = choice.choose(settings, rules)
     for row in [*settings, *(row for rows in baselines.values() for row in rows)]:
@@ -211,19 +207,6 @@ def _mark(rows: Sequence[Row], code: str) -> None:
         if mixed and any(entry["synthetic"] for entry in records):
             row.label += " (synthetic data)"
             row.synthetic = True
-
-
-def _relate(row: Row) -> None:
-    """Delta_m of each seed against the mean over seeds of the single-task runs, and the means over seeds."""
-    for form in stats.DELTA_M:
-        delta = np.array([result.deltas.get(form, math.nan) for result in row.done])
-        row.deltas[form] = np.array([]) if np.isnan(delta).any() else delta
-    row.validation = _mean([result.validation for result in row.done])
-    row.optimism = _mean([result.optimism for result in row.done])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 def versions(results: Sequence[Result]) -> Counter[str]:

@@ -5,11 +5,13 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mtlbench import stats
 from mtlbench.aggregation.gather import Result
 
 
@@ -17,20 +19,14 @@ from mtlbench.aggregation.gather import Result
 class Row:
     """The results of one configuration, by seed, and what became of them.
 
-    deltas: Delta_m on test of each done seed, by form (empty where undefined); validation: its mean on validation, in
-    the form that chooses; optimism: by how many points Delta_m would be better with every epoch chosen on test;
-    seconds: per step, relative to equal. All NaN where unknown.
-    group: the label of the chosen row that this setting was a candidate of.
-    Of a row that was chosen among several settings: setting (which it is), tried, and of these `finished` (every seed
-    done, every metric defined); fallback: it was not chosen by its score, for none of the settings is finished.
+    seconds: per step, relative to equal; NaN where unknown. group: the label of the chosen row that this setting was a
+    candidate of. Of a row that was chosen among several settings: setting (which it is), tried, and of these `finished`
+    (every seed done, every metric defined); fallback: it was not chosen by its score, for none is finished.
     other_code: how many of the runs another version of the code made than most of the sweep.
     """
 
     label: str
     results: list[Result]
-    deltas: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    validation: float = math.nan
-    optimism: float = math.nan
     seconds: float = math.nan
     setting: str = ""
     group: str = ""
@@ -48,6 +44,25 @@ class Row:
     def seeds(self) -> list[int]:
         """Of the done runs."""
         return [result.seed for result in self.done]
+
+    @cached_property
+    def deltas(self) -> dict[str, NDArray[np.float64]]:
+        """Delta_m on test of each done seed, by form; empty where one is undefined."""
+        found = {}
+        for form in stats.DELTA_M:
+            delta = np.array([result.deltas.get(form, math.nan) for result in self.done])
+            found[form] = np.array([]) if np.isnan(delta).any() else delta
+        return found
+
+    @property
+    def validation(self) -> float:
+        """The mean over seeds of Delta_m on validation, in the form that chooses."""
+        return _mean([result.validation for result in self.done])
+
+    @property
+    def optimism(self) -> float:
+        """By how many points Delta_m would be better with every epoch chosen on test."""
+        return _mean([result.optimism for result in self.done])
 
     @property
     def n(self) -> str:
@@ -76,6 +91,10 @@ class Row:
         if states == {"done"}:
             return "finished"
         return "failed" if states & {"diverged", "failed", "unreadable"} else "unfinished"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def relative_seconds(rows: Sequence[Row]) -> None:
