@@ -327,7 +327,11 @@ def test_pareto_counts_and_filters(runs, tmp_path):
         "missing": 1,
     }
     text = runs.aggregate(tmp_path, rows=None)["table.md"]
-    rows = [line for line in text.split("## Pareto-optimal runs")[1].splitlines() if line.startswith("| ")][2:]
+    rows = [
+        line
+        for line in text.split("## Pareto-optimal runs")[1].partition("\n## ")[0].splitlines()
+        if line.startswith("| ")
+    ][2:]
     assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
         ["adam", "all", "2", "2", "1", "2"],
         ["sgd", "all", "6", "3", "2", "2"],  # with the accuracy of 5, which nobody dominates

@@ -143,3 +143,6 @@ def _save(index: Path, numbers: Path, known: Mapping[str, Read]) -> None:
         os.replace(partial[0], index)
     except OSError as error:
         warnings.warn(f"{index} cannot be written ({error.strerror}): the next call reads again.", stacklevel=3)
+        for path in partial:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)

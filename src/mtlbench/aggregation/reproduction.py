@@ -224,7 +224,7 @@ def table(found: Sequence[Beside], block: Published) -> Table:
         digits = len(one.printed["value"].partition(".")[2])
         value = one.printed["value"] + (f" ± {one.printed['std']}" if one.printed["std"] else "")
         ours = number(one.ours, digits) + ("" if math.isnan(one.std) else f" ± {one.std:.{digits}f}")
-        spread = "-" if math.isnan(one.spread) else f"{one.spread:.{digits}f} ({one.whose})"
+        spread = "-" if math.isnan(one.spread) else f"{one.spread:.{digits + 1}f} ({one.whose})"
         why = ", ".join(letters[reason] for reason in one.why) or "-"
         texts = [one.label, one.metric, value, ours, number(one.difference, digits), spread, one.n or "-", one.verdict]
         grid.rows.append([Cell(text) for text in (*texts, why)])
