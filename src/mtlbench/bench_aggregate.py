@@ -163,6 +163,8 @@ def bench_aggregate(overrides: Sequence[str]) -> str:
         key, _, value = word.partition("=")
         if key not in keys:
             raise ValueError(f"{word}: there is no such key. There are: {', '.join(keys)}.")
+        if key != "folder" and not value.isdecimal():
+            raise ValueError(f"{word}: expected a whole number.")
         keys[key] = value
     folder = Path(keys["folder"] or tempfile.mkdtemp(prefix="mtlbench-aggregate-"))
     if keys["folder"] and folder.exists():
@@ -170,7 +172,7 @@ def bench_aggregate(overrides: Sequence[str]) -> str:
     try:
         print("\n".join(_report(folder, int(keys["runs"]), int(keys["epochs"]))))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
     return "done"
 
 

@@ -75,7 +75,7 @@ class Row:
     def values(self, metrics: Sequence[str], split: str = "test") -> NDArray[np.float64]:
         """Metrics [seeds that are done, metrics]; NaN where undefined, or not of this row's tasks."""
         table = [[result.values.get(split, {}).get(name, math.nan) for name in metrics] for result in self.done]
-        return np.array(table, float).reshape(-1, len(metrics))
+        return np.array(table, float).reshape(len(table), len(metrics))
 
     def has(self, metric: str) -> bool:
         return any(metric in result.values["test"] for result in self.done)
