@@ -14,6 +14,16 @@ from mtlbench.docstrings import FACTS, escape, facts, first_sentence, markdown
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def composed_once():
+    """The methods, read once for all tests; the command itself is run apart."""
+    all_of_them = catalogue.methods()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (catalogue, document):
+            patch.setattr(module, "methods", lambda: all_of_them)
+        yield
+
+
 class Described:
     """Weights by magic (Someone 2020, Eq. 1), for gradients of L_t < 1 and 2 * w_.
 

@@ -41,7 +41,11 @@ def kinds() -> dict[str, str]:
     return found
 
 
-KINDS = kinds()
+RUNS = {kind: [f"method={name}"] for kind, name in kinds().items()} | {
+    "epochs before": ["method=dwa"],
+    "phases of epochs": ["method=lsb"],
+    "the last solution": ["method=nash_mtl", "method.update_weights_every=3"],
+}
 
 
 def tensors(node: Any, place: str = "") -> dict[str, Any]:
@@ -77,9 +81,9 @@ def kill_in_mid_epoch(words: Sequence[str], runs: Path, epochs_before: int, wait
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RUNS)
 def test_killed_and_started_again_it_comes_to_the_same_bits(kind: str, tmp_path: Path):
-    words, number = [f"method={KINDS[kind]}"], list(KINDS).index(kind)
+    words, number = RUNS[kind], list(RUNS).index(kind)
     run(*words, f"epochs={EPOCHS}", runs=tmp_path / "whole")
     folder = kill_in_mid_epoch(words, tmp_path / "killed", epochs_before=1 + number % 2, wait=0.05 * (1 + number % 3))
     run(*words, f"epochs={EPOCHS}", runs=tmp_path / "killed")
