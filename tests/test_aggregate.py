@@ -12,7 +12,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from mtlbench import config, stats
+from mtlbench import aggregate, config, stats
 from mtlbench.aggregation import gather, presentation, tables
 from mtlbench.aggregation.comparison import compare
 from mtlbench.aggregation.rules import Rules
@@ -378,6 +378,37 @@ def test_a_damaged_or_foreign_record_is_refused_with_the_reason(tiny, runs, tmp_
     assert "metrics.jsonl, line 1: not JSON" in files["status.md"]
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda entry: [], "damaged: no mapping"),
+        (
+            lambda entry: {**entry, "run": "0123456789ab"},
+            "is that of run 0123456789ab: the folder was renamed or copied",
+        ),
+        (
+            lambda entry: {**entry, "config": {k: v for k, v in entry["config"].items() if k != "precision"}},
+            "lacks config.precision: another version of the code wrote it",
+        ),
+        (lambda entry: {**entry, "epochs": 7}, "has 1 whole lines, the record says 7 epochs"),
+    ],
+)
+def test_a_record_that_cannot_be_this_runs_is_no_result(tiny, tmp_path, change, reason):
+    path = tiny.path / tiny.cells[-1].id / "record.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    files = tiny.aggregate(tmp_path)
+    assert rows_of(files["table.md"])["equal lr=0.1"][-1] == "2/3: 1 unreadable"
+    assert reason in files["status.md"]
+
+
+def test_a_record_with_more_than_is_known_is_read(tiny, tmp_path):
+    """Of a newer version, or with keys of somebody's own."""
+    before = tiny.aggregate(tmp_path, out="before")["table.md"]
+    for path in tiny.path.glob("*/record.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "of_tomorrow": {"a": [1]}}))
+    assert tiny.aggregate(tmp_path, out="after")["table.md"] == before
+
+
 def test_a_last_epoch_without_test_metrics_is_no_result(tiny, runs, tmp_path):
     runs.run("optimizer.lr=0.3", epochs=[GOOD, None])
     files = runs.aggregate(tmp_path)
@@ -516,6 +547,43 @@ def test_the_command_on_a_sweep(tiny, tmp_path):
     assert wrong.returncode == 1
     assert "no such sweep" in wrong.stderr
     assert "Traceback" not in empty.stderr + wrong.stderr
+
+
+def ended(tmp_path, monkeypatch, *arguments):
+    """What the command says as it ends with an error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(aggregate.gc, "disable", lambda: None)  # the tests go on in this process
+    with pytest.raises(SystemExit) as caught:
+        aggregate.main(arguments)
+    return str(caught.value)
+
+
+def write_sweep(tmp_path, **params):
+    folder = tmp_path / "sweeps" / "tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f'      {key}: "{value}"\n' for key, value in params.items())
+    (folder / "methods.yaml").write_text(METHODS.partition("      optimizer.lr")[0] + lines)
+
+
+def test_a_typo_in_a_sweep_names_the_cell_and_the_key(tmp_path, monkeypatch):
+    write_sweep(tmp_path, **{"optimizer.lrr": "0.1,0.2", "seed": "0,1"})
+    said = ended(tmp_path, monkeypatch, "sweeps/tiny", "machine.runs=runs")
+    assert "methods.yaml, cell optimizer.lrr=0.1 seed=0: optimizer.lrr: there is no such key of optimizer" in said
+    assert "Did you mean lr?" in said
+
+
+def test_two_cells_of_one_identity_are_named(tmp_path, monkeypatch):
+    write_sweep(tmp_path, **{"optimizer.lr": "0.1,0.10", "seed": "0"})
+    said = ended(tmp_path, monkeypatch, "sweeps/tiny", "machine.runs=runs")
+    assert re.search(r"two cells are one run \(\w{12}\): optimizer.lr=0.1 seed=0 and", said)
+
+
+def test_a_wrong_aggregate_toml_ends_the_command(tmp_path, monkeypatch):
+    write_sweep(tmp_path, seed="0")
+    (tmp_path / "sweeps" / "tiny" / "aggregate.toml").write_text("rows = 1.0.0")
+    assert "aggregate.toml: not TOML" in ended(tmp_path, monkeypatch, "sweeps/tiny", "machine.runs=runs")
+    (tmp_path / "sweeps" / "tiny" / "aggregate.toml").write_text('select = "best"')
+    assert "select=best: the rules are last" in ended(tmp_path, monkeypatch, "sweeps/tiny", "machine.runs=runs")
 
 
 def test_imports_no_torch():

@@ -130,7 +130,7 @@ def measure(sweep: Path, runs: Path, out: Path) -> tuple[float, float]:
     peak = 0
     while child.poll() is None:
         peak = max(peak, _resident(child.pid))
-        time.sleep(0.02)
+        time.sleep(0.1)
     if child.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with {child.returncode}.")
     seconds = time.perf_counter() - begin

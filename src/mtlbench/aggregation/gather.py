@@ -22,7 +22,9 @@ NEEDED = (
     *("run", "config", "choices", "tasks", "metrics", "synthetic", "fingerprint", "source_hash", "versions"),
     *("device", "world_size", "threads", "diverged", "epochs", "seconds_per_step"),
 )
-"""What is read of a record.json."""
+"""What is read of a record.json, and OF_CONFIG of the configuration in it."""
+
+OF_CONFIG = ("seed", "epochs", "precision", "dataset", "backbone", "head", "optimizer", "method")
 
 
 @dataclass
@@ -107,8 +109,13 @@ def _finished(cell: Cell, folder: Path, read: Read) -> Result:
         broken.reason = read.problem or f"{folder}/record.json is damaged: no mapping."
         return broken
     lacking = [key for key in NEEDED if key not in entry]
+    if isinstance(entry.get("config"), dict):
+        lacking += [f"config.{key}" for key in OF_CONFIG if key not in entry["config"]]
     if lacking:
         broken.reason = f"{folder}/record.json lacks {', '.join(lacking)}: another version of the code wrote it."
+        return broken
+    if entry["run"] != cell.id:
+        broken.reason = f"{folder}/record.json is that of run {entry['run']}: the folder was renamed or copied."
         return broken
     result = Result(cell.id, list(cell.overrides), "done", entry["config"], entry["choices"], record=entry)
     result.curves = read.curves
