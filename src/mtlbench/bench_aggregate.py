@@ -127,13 +127,17 @@ def measure(sweep: Path, runs: Path, out: Path) -> tuple[float, float]:
     words = [sys.executable, "-m", "mtlbench.aggregate", str(sweep), f"machine.runs={runs}", "--out", str(out)]
     begin = time.perf_counter()
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    peak = 0
-    while child.poll() is None:
+    peak, running = 0, True
+    while running:
         peak = max(peak, _resident(child.pid))
-        time.sleep(0.1)
+        try:
+            child.wait(0.25)  # looking costs the one that is looked at a hundredth of a second
+            running = False
+        except subprocess.TimeoutExpired:
+            continue
+    seconds = time.perf_counter() - begin
     if child.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with {child.returncode}.")
-    seconds = time.perf_counter() - begin
     return seconds, peak
 
 
@@ -189,7 +193,8 @@ def _report(folder: Path, runs: int, epochs: int) -> Iterator[str]:
             (made[0] / "record.json").touch()
         seconds, peak = measure(sweep, folder / "runs", folder / name)
         digests.append((folder / name / "generated" / "digests.txt").read_text())
-        yield f"{name}: {seconds:.1f} s, at most {peak / 1e6:.0f} MB"
+        busy = os.getloadavg()[0]
+        yield f"{name}: {seconds:.1f} s, at most {peak / 1e6:.0f} MB (load of the machine {busy:.1f})"
     if len(set(digests)) > 1:
         raise RuntimeError("the three calls wrote different files.")
     kept = sum(path.stat().st_size for path in (folder / "runs" / ".index").glob("*.read.*"))
