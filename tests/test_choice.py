@@ -373,3 +373,31 @@ def test_a_seed_that_only_one_row_has_is_left_out_of_the_pairs(runs):
     grid = sections.tests(found)
     assert [cell.text for cell in grid.rows[0]][4] == "2"
     assert not math.isnan(float(grid.rows[0][2].text))
+
+
+def test_two_hybrids_are_two_rows_and_their_rates_are_chosen(runs):
+    runs.singles(seeds=(0,))
+    for loss in ("uncertainty", "imtl_l"):
+        words = ("method=hybrid", f"method@method.loss={loss}", "method@method.gradient=imtl_g")
+        for lr, values in (("0.02", FAIR), ("0.1", GOOD)):
+            runs.run(*words, f"optimizer.lr={lr}", test=values)
+    found = compared(runs)
+    assert [row.label for row in found.rows] == ["hybrid loss=imtll", "hybrid loss=uncertainty"]  # by their classes
+    assert [(row.tried, row.results[0].config["optimizer"]["lr"]) for row in found.rows] == [(2, 0.1), (2, 0.1)]
+
+
+def test_baselines_alone_make_a_table(runs, tmp_path):
+    runs.singles()
+    files = runs.aggregate(tmp_path, rows=None, figures=True)
+    assert list(rows_of(files["table.md"])) == ["single_task"]
+    assert "6 cells: 6 done." in files["status.md"]
+    assert not [name for name in files if name.endswith(".svg")]
+
+
+def test_a_comparison_whose_methods_have_not_run_yet(runs, tmp_path):
+    runs.singles()
+    for lr in ("0.02", "0.1"):
+        runs.cell(f"optimizer.lr={lr}", seed=0)
+    files = runs.aggregate(tmp_path, rows=None, figures=True)
+    assert rows_of(files["table.md"])["equal"] == ["-"] * 7 + ["0/1: 1 missing"]
+    assert section(files["table.md"], "How")["equal"][1:3] == ["2", "0"]
