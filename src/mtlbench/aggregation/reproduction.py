@@ -26,9 +26,6 @@ row belongs to the id, of those in its table, that says most about it."""
 
 VERDICTS = ("within", "outside", "not comparable", "not run")
 
-FORM = {"survey2021": "tasks"}
-"""The form of Delta_m by which a paper's tables follow from its numbers; of the others it is "metrics"."""
-
 
 @dataclass
 class Beside:
@@ -147,7 +144,9 @@ def _is_ours(row: Row, ours: Mapping[str, Any]) -> bool:
 def _numbers(one: Beside, comparison: Comparison, row: Row) -> None:
     one.n = row.n
     if one.printed["metric"] == "delta_m":
-        values = row.deltas.get(FORM.get(one.block.paper, "metrics"), [])
+        from mtlbench import published  # scipy takes half a second
+
+        values = row.deltas.get(published.FORM.get(one.block.paper, "metrics"), [])
     else:
         entry = one.block.metrics[one.metric]
         if entry["name"] not in comparison.metrics:
