@@ -142,6 +142,17 @@ def test_synthetic_data_is_never_compared(tmp_path, runs):
     assert summary[2:4] == ["0", "0"]
 
 
+def test_another_optimizer_is_told(runs, tmp_path):
+    for seed in range(3):
+        runs.run("method=rlw", "optimizer=adam", "optimizer.lr=0.02", seed=seed, test=values(99.0))
+    path = tmp_path / "papers" / "toy.csv"
+    path.write_text(PAPER.replace("nobody", "rlw"))
+    lines, _, text, reproduced = beside(runs, tmp_path)
+    assert lines["rlw sgd default left/acc"][-2] == "within"
+    assert "optimizer adam, printed sgd." in text
+    assert "adam" not in reproduced  # it does not keep the two from being compared
+
+
 def test_what_a_paper_leaves_unsaid_is_told_and_compared(runs, tmp_path):
     lines, _, text, _ = beside(runs, tmp_path, 'unsaid = ["momentum: 0.9 here"]')
     assert lines["equal sgd default left/acc"][-2] == "within"

@@ -29,7 +29,8 @@ VERDICTS = ("within", "outside", "not comparable", "not run")
 
 @dataclass
 class Beside:
-    """One printed number and ours. spread: half-width within which they agree, and whose it is; why: what to know."""
+    """One printed number and ours. spread: half-width within which they agree, and whose it is; blocking: why they
+    cannot be compared; why: what else to know."""
 
     block: Published
     printed: Mapping[str, str]
@@ -39,6 +40,7 @@ class Beside:
     spread: float = math.nan
     whose: str = ""
     verdict: str = "not run"
+    blocking: list[str] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
 
     @property
@@ -157,6 +159,9 @@ def _numbers(one: Beside, comparison: Comparison, row: Row) -> None:
         one.ours, one.std = stats.mean_std(values, ddof=1)
     if len(row.done) < len(row.results):
         one.why.append("not every seed is done")
+    optimizer = row.results[0].option("optimizer")
+    if one.printed["optimizer"] not in ("", optimizer):
+        one.why.append(f"optimizer {optimizer}, printed {one.printed['optimizer']}")
     lr = (row.results[0].config.get("optimizer") or {}).get("lr")
     if one.printed["lr"] and lr is not None and float(one.printed["lr"]) != lr:
         one.why.append(f"learning rate {shown(lr)}, printed {one.printed['lr']}")
@@ -188,11 +193,9 @@ def _judge(one: Beside, comparison: Comparison) -> None:
         one.spread, one.whose = block.spread[one.metric] + half, "stated"
     elif not math.isnan(one.std):
         one.spread, one.whose = 2 * one.std + half, "2 x ours"
-    blocking = _not_comparable(comparison, block)
-    if math.isnan(one.spread):
-        blocking.append("no spread is known")
-    one.why = [*blocking, *one.why, *(f"unsaid in the paper: {text}" for text in block.unsaid)]
-    if blocking:
+    one.blocking = _not_comparable(comparison, block) + ["no spread is known"] * math.isnan(one.spread)
+    one.why += [f"unsaid in the paper: {text}" for text in block.unsaid]
+    if one.blocking:
         one.verdict = "not comparable"
     else:
         one.verdict = "within" if abs(one.difference) <= one.spread + 1e-12 else "outside"
@@ -214,7 +217,7 @@ def _not_comparable(comparison: Comparison, block: Published) -> list[str]:
 
 def table(found: Sequence[Beside], block: Published) -> Table:
     """One block, a line a printed number; reasons by letters."""
-    reasons = list(dict.fromkeys(reason for one in found for reason in one.why))
+    reasons = list(dict.fromkeys(reason for one in found for reason in [*one.blocking, *one.why]))
     letters = dict(zip(reasons, map(_letter, range(len(reasons))), strict=True))
     said = ", ".join(f"{key} {value}" for key, value in block.where.items())
     head = ["row", "metric", "published", "ours", "difference", "spread", "n", "verdict", "why"]
@@ -224,7 +227,7 @@ def table(found: Sequence[Beside], block: Published) -> Table:
         value = one.printed["value"] + (f" ± {one.printed['std']}" if one.printed["std"] else "")
         ours = number(one.ours, digits) + ("" if math.isnan(one.std) else f" ± {one.std:.{digits}f}")
         spread = "-" if math.isnan(one.spread) else f"{one.spread:.{digits + 1}f} ({one.whose})"
-        why = ", ".join(letters[reason] for reason in one.why) or "-"
+        why = ", ".join(letters[reason] for reason in [*one.blocking, *one.why]) or "-"
         texts = [one.label, one.metric, value, ours, number(one.difference, digits), spread, one.n or "-", one.verdict]
         grid.rows.append([Cell(text) for text in (*texts, why)])
     grid.legend = [f"{letter}: {reason}." for reason, letter in letters.items()]
@@ -250,9 +253,7 @@ def summary(name: str, tables: Printed) -> Table:
         grid.rows.append(
             [Cell(text) for text in (label, str(len(found)), str(run), *(str(count[v]) for v in VERDICTS))]
         )
-    reasons = Counter(
-        why for _, _, found in tables for one in found if one.verdict == "not comparable" for why in one.why
-    )
+    reasons = Counter(why for _, _, found in tables for one in found for why in one.blocking)
     grid.legend = [f"{count} cells: {why}." for why, count in sorted(reasons.items(), key=lambda p: (-p[1], p[0]))]
     grid.legend.append("A cell is one printed number for which the sweep has a metric; table.md has each beside ours.")
     return grid
