@@ -130,7 +130,7 @@ def test_the_index_spares_composing_until_something_changes(
 ):
     composed = []
 
-    def counting(path: Path, words: list[str]) -> celling.Cell:
+    def counting(composer: object, path: Path, words: list[str]) -> celling.Cell:
         composed.append(words)
         return celling.Cell(" ".join(words), words, {"method": "equal"}, 1)
 

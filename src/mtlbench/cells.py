@@ -23,7 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mtlbench import composing
 from mtlbench import config as configuration
+from mtlbench.composing import Composer
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _of_hydra(entry: Any) -> bool:
 
 
 def cells(folder: Path, overrides: Sequence[str] = ()) -> list[Cell]:
-    """All cells of a sweep with their ids, from the index beside the runs or composed (0.2 s each) and kept there.
+    """All cells of a sweep with their ids, from the index beside the runs or composed (some ms each) and kept there.
 
     Raises ValueError for a wrong key or option (naming the cell) and for two cells that are one run.
     """
@@ -106,9 +108,10 @@ def cells(folder: Path, overrides: Sequence[str] = ()) -> list[Cell]:
     kept = _read_index(index)
     if kept.get("key") != key:
         lines = [(path, words) for path in files for words in expand(path, rest)]
-        if len(lines) > 50:
+        if len(lines) > 500:
             print(f"composing {len(lines)} cells, once: kept in {index}", file=sys.stderr, flush=True)
-        kept = {"key": key, "cells": [asdict(_compose(path, words)) for path, words in lines]}
+        composer = Composer()
+        kept = {"key": key, "cells": [asdict(_compose(composer, path, words)) for path, words in lines]}
         _refuse_twins(kept["cells"])
         _write_index(index, kept)
     return [Cell(**{**cell, "overrides": [*cell["overrides"], *machine]}) for cell in kept["cells"]]
@@ -127,9 +130,9 @@ def runs_of(overrides: Sequence[str] = ()) -> Path:
     return Path(configuration.load(machine).machine.runs)
 
 
-def _compose(path: Path, words: list[str]) -> Cell:
+def _compose(composer: Composer, path: Path, words: list[str]) -> Cell:
     try:
-        config, choices = configuration.load_run(words)
+        config, choices = composer(words)
         return Cell(configuration.run_id(config), words, choices, config.epochs)
     except (ValueError, OmegaConfBaseException) as error:
         raise ValueError(f"{path}, cell {shlex.join(words)}: {error}") from error
@@ -150,7 +153,7 @@ def _key(files: Sequence[Path], overrides: Sequence[str]) -> str:
     """What the cells and their ids depend on, hashed: conf/, the sweep, the overrides, the rule of the id."""
     digest = hashlib.sha256(json.dumps(list(overrides)).encode())
     conf = sorted(configuration.CONF.rglob("*.yaml"))
-    for path in (*conf, *files, Path(configuration.__file__)):
+    for path in (*conf, *files, Path(configuration.__file__), Path(composing.__file__)):
         name = path.relative_to(configuration.CONF).as_posix() if path in conf else path.name
         content = path.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
