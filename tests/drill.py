@@ -1,5 +1,6 @@
 """A weighting method driven as a run drives it, on losses and task gradients that a test chooses."""
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,12 @@ def composed(*typed: str) -> DictConfig:
 
 def build(name: str, *typed: str, tasks: Sequence[str] = ("a", "b", "c")) -> Weighting:
     """The method of conf/method/<name>.yaml, with overrides as they are typed."""
-    return config.build_method(composed(f"method={name}", *typed), list(tasks))
+    return copy.deepcopy(_built((f"method={name}", *typed), tuple(tasks)))  # composing takes far longer than a step
+
+
+@functools.cache
+def _built(typed: tuple[str, ...], tasks: tuple[str, ...]) -> Weighting:
+    return config.build_method(composed(*typed), list(tasks))
 
 
 class Given(Loss):

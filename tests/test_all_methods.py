@@ -247,7 +247,7 @@ def test_degenerate_gradients_give_finite_weights(name: str):
     for kind, jacobian in JACOBIANS.items():
         losses = torch.linspace(0.5, 3, len(jacobian)).double()
         drill = Drill(make(name, names(len(jacobian))))
-        for _ in range(2):  # the second step with what the first one left
+        for _ in range(2 if drill.method.state_dict() else 1):  # the second step with what the first one left
             answer = drill.take(losses, jacobian)
             assert answer.problem is None, kind
             assert answer.weights.dtype == torch.float64
@@ -256,7 +256,7 @@ def test_degenerate_gradients_give_finite_weights(name: str):
             assert answer.gradient.isfinite().all(), kind
 
 
-@all_cases
+@all_methods
 def test_gradients_in_float32_stay_finite(name: str):
     for kind, jacobian in JACOBIANS.items():
         answer = Drill(make(name, names(len(jacobian)))).take(torch.ones(len(jacobian)), jacobian.float())
@@ -264,7 +264,7 @@ def test_gradients_in_float32_stay_finite(name: str):
         assert answer.weights.isfinite().all(), kind
 
 
-@all_cases
+@all_methods
 def test_float32_gradients_give_nearly_the_same_step(name: str):
     tried = 0
     for kind, jacobian in FULL.items():

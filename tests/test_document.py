@@ -28,7 +28,8 @@ class Described:
     """Weights by magic (Someone 2020, Eq. 1), for gradients of L_t < 1 and 2 * w_.
 
     w_t = 1 / L_t     plain
-    w_t = 2 / L_t     the other
+    w_t = 2 / L_t
+    w = 3 is no formula but a sentence.
     With T of them it ends.
 
     rule: plain or other,
@@ -61,8 +62,8 @@ def test_facts_are_what_follows_the_fixed_words():
 def test_a_docstring_becomes_prose_formulas_lists_and_facts():
     assert markdown(Described).split("\n\n") == [
         "Weights by magic (Someone 2020, Eq. 1), for gradients of L_t \\< 1 and 2 \\* w\\_.",
-        "```text\nw_t = 1 / L_t     plain\nw_t = 2 / L_t     the other\n```",
-        "With T of them it ends.",
+        "```text\nw_t = 1 / L_t     plain\nw_t = 2 / L_t\n```",
+        "w = 3 is no formula but a sentence. With T of them it ends.",
         "- `rule`: plain or other, or a third.\n- a first remark;\n- a second.",
         "- **Level:** feature or parameter.\n- **Touches** shared parameters.\n"
         "- **Sum of weights:** T (see Eq. 3). And more of it.\n- **Invariance to the losses' scales:** none.\n"
@@ -165,6 +166,20 @@ def test_costs_come_from_the_measured_tables():
             for row in csv.DictReader(file):
                 if row["ratio"] and row["method"].split(" ")[0] in config.options("method"):
                     assert f"`{row['method']}` at level {row['level']}, {float(row['ratio']):.2f} times" in text
+
+
+def test_a_table_without_its_report_is_refused_and_another_csv_is_none(tmp_path: Path):
+    (tmp_path / "other.csv").write_text("task,value\na,1\n")
+    assert catalogue.measured(tmp_path) == []
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "machine.csv").write_text("method,level,ratio\nmgda,feature,1.1\nequal,loss,\n")
+    with pytest.raises(ValueError, match=r"expected machine\.md beside it"):
+        catalogue.measured(tmp_path)
+    (tmp_path / "some" / "machine.md").write_text(
+        "# Cost\n\nA net, float32. More.\n\n| a |\n\n- device: A box\n- b: c\n"
+    )
+    rows = [{"method": "mgda", "level": "feature", "ratio": "1.1"}]
+    assert catalogue.measured(tmp_path) == [catalogue.Measured("A net, float32", "A box", rows)]
 
 
 def test_every_method_has_its_row_and_its_section():

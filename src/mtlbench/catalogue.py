@@ -135,13 +135,17 @@ class Measured:
 
 
 def measured(folder: Path) -> list[Measured]:
-    """Every table in the folder; its .md says on what and where it was measured."""
+    """Every table of ratios in the folder. Raises ValueError for one without the .md that says on what and where."""
     tables = []
     for path in sorted(folder.rglob("*.csv")):
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("ratio")]
+        if not rows:  # of something else, or of methods that all failed
+            continue
+        if not path.with_suffix(".md").is_file():
+            raise ValueError(f"{path}: expected {path.stem}.md beside it. Type: python -m mtlbench.bench step")
         report = path.with_suffix(".md").read_text()
         said = [block for block in report.split("\n\n") if not block.startswith(("#", "|", "-"))]
         device = re.search(r"^- device: (.*)$", report, re.MULTILINE)
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("ratio")]
         tables.append(Measured(docstrings.first_sentence(said[0]), device.group(1) if device else path.stem, rows))
     return tables

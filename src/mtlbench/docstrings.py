@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 FACTS = {
     "level": "Level:",
@@ -76,7 +76,7 @@ def _block(lines: list[str], options: Collection[str]) -> str:
             pieces.append(("item", [line]))
         elif line.startswith(" ") and before == "item":
             pieces[-1][1].append(line)
-        elif line.startswith("  ") or re.search(r"\S {3,}\S", line):
+        elif _is_formula(line, lines):
             pieces.append(("formula", [line])) if before != "formula" else pieces[-1][1].append(line)
         else:
             pieces.append(("prose", [line])) if before != "prose" else pieces[-1][1].append(line)
@@ -84,6 +84,12 @@ def _block(lines: list[str], options: Collection[str]) -> str:
     for (kind, part), before in zip(pieces, [("", []), *pieces], strict=False):
         text += ("" if not text else "\n" if kind == before[0] == "item" else "\n\n") + _piece(kind, part)
     return text
+
+
+def _is_formula(line: str, paragraph: Sequence[str]) -> bool:
+    """A line set apart: indented, with a gap inside, or an equation in a paragraph that has such a line."""
+    apart = [text for text in paragraph if text.startswith("  ") or re.search(r"[^ ] {2,}[^ ]", text)]
+    return line in apart or (bool(apart) and re.match(r"[^ ]+ (=|<-) [^.;]*$", line) is not None)
 
 
 def _piece(kind: str, lines: list[str]) -> str:
