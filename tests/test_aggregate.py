@@ -451,6 +451,18 @@ def test_new_runs_replace_what_the_command_wrote_without_a_word(tiny, tmp_path, 
     assert capsys.readouterr().err == ""
 
 
+def test_what_is_no_longer_written_goes_unless_it_was_edited(tiny, tmp_path):
+    tiny.aggregate(tmp_path, rows=None)
+    folder = tmp_path / "results" / "tiny"
+    assert (folder / "settings.md").exists()
+    (folder / "mine.md").write_text("not of this command")
+    assert "settings.md" not in tiny.aggregate(tmp_path)  # each setting is a row: nothing was chosen
+    assert (folder / "mine.md").exists()
+    tiny.aggregate(tmp_path, rows=None)
+    (folder / "settings.md").write_text("edited")
+    assert tiny.aggregate(tmp_path)["settings.md"] == "edited"
+
+
 def test_digests_are_those_of_sha256sum(tiny, tmp_path):
     tiny.aggregate(tmp_path)
     folder = tmp_path / "results" / "tiny"

@@ -118,11 +118,16 @@ def _tables(comparison: Comparison, printed: reproduction.Printed) -> list[tuple
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
-    """Writes the files and digests.txt. A file that was edited since is kept beside, with a warning."""
+    """Writes the files and digests.txt, and removes what the call before wrote and this one does not. A file that was
+    edited since is kept beside, with a warning."""
     folder.mkdir(parents=True, exist_ok=True)
     listing = folder / "digests.txt"
     lines = listing.read_text().splitlines() if listing.exists() else []
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in sorted(set(known) - set(files)):
+        path = folder / name
+        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == known[name]:
+            path.unlink()
     for name, content in files.items():
         path, data = folder / name, content.encode()
         path.parent.mkdir(parents=True, exist_ok=True)
