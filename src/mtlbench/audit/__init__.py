@@ -1,1 +1,1 @@
-"""The aggregates that papers print, recomputed from the numbers that they print: python -m mtlbench.aggregate --published."""
+"""The aggregates that papers print, recomputed from the numbers that they print (aggregate --published)."""

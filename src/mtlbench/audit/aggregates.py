@@ -65,6 +65,7 @@ class Papers:
 
     def __init__(self, folder: Path):
         self.frames = {paper: published.read(folder, paper) for paper in PAPERS}
+        self.toy = published.read(folder, "elich_toy")
 
     def table(self, paper: str, name: str) -> pd.DataFrame:
         return published.table(self.frames[paper], name)

@@ -1,4 +1,4 @@
-"""Printed numbers as exact intervals: a number of d decimals stands for everything within half a unit of its last digit."""
+"""Printed numbers as exact intervals: one stands for everything within half a unit of its last digit."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
