@@ -9,6 +9,8 @@ status.md     every cell's state, why it failed, what to type for what is missin
 figures/      response curves, Pareto scatter, parallel coordinates, budgets, training curves (SVG)
 digests.txt   the files as they were written (sha256sum -c digests.txt), to notice an edit by hand
 
+--published, without a sweep: the audit of the papers' printed tables, results/papers/audit.md.
+
 A sweep's aggregate.toml says which settings make a row and which printed table it stands beside
 (mtlbench.aggregation.rules).
 """
@@ -149,20 +151,37 @@ def _unused(folder: Path, name: str) -> Path:
     return folder / f"{name}.edited{number}"
 
 
+def published_pages(sweep: str | None, papers: Path = PAPERS) -> None:
+    """Writes results/papers/audit.md and what belongs to it. Ends with an error as a sentence."""
+    from mtlbench.audit.document import write as write_pages
+
+    if sweep is not None:
+        sys.exit(f"--published is about the printed tables alone: leave out {sweep}.")
+    try:
+        print("  ".join(map(str, write_pages(papers))))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """`mtlbench-aggregate`. Ends with an error as a sentence where the tables cannot be made."""
     parser = argparse.ArgumentParser(
         prog="python -m mtlbench.aggregate",
         description="Tables of a sweep's finished runs: results/<name>/table.md, table.tex, records.csv, status.md.",
     )
-    parser.add_argument("sweep", help="the sweep's folder: sweeps/demo_multidigits")
+    parser.add_argument("sweep", nargs="?", help="the sweep's folder: sweeps/demo_multidigits")
     parser.add_argument("overrides", nargs="*", help="as given to the sweep, e.g. machine.runs=<folder>")
     parser.add_argument("--select", choices=list(selection.SELECT), help="which epoch's numbers (last)")
     parser.add_argument("--form", choices=list(stats.DELTA_M), help="of the Δm that chooses settings (metrics)")
     parser.add_argument("--rows", help=f"what makes a row, the rest is chosen on validation ({','.join(rules.ROWS)})")
     parser.add_argument("--no-figures", action="store_true", help="tables alone")
     parser.add_argument("--out", default="results", help="where the folder of results goes (results)")
+    parser.add_argument("--published", action="store_true", help="no sweep: audit the printed tables of results/papers")
     asked = parser.parse_intermixed_args(arguments)
+    if asked.published:
+        return published_pages(asked.sweep)
+    if asked.sweep is None:
+        parser.error("which sweep? For example sweeps/demo_multidigits; or --published")
     gc.disable()  # many objects and a short life: with 10,000 runs a fifth of the time
     try:
         rows = asked.rows.split(",") if asked.rows else None

@@ -138,7 +138,7 @@ def audit_md(papers: Papers) -> str:
         "## Every aggregate\n\nRanks of single cells stand here only where they do not follow; `audit.csv` has all.\n\n"
         + listing(checks),
     ]
-    return "\n".join(parts)
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
 def audit_csv(papers: Papers) -> str:
