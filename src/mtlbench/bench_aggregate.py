@@ -174,7 +174,8 @@ def bench_aggregate(overrides: Sequence[str]) -> str:
     if keys["folder"] and folder.exists():
         raise ValueError(f"{folder} exists: name a folder that is to be made and removed.")
     try:
-        print("\n".join(_report(folder, int(keys["runs"]), int(keys["epochs"]))))
+        for line in _report(folder, int(keys["runs"]), int(keys["epochs"])):
+            print(line, flush=True)
     finally:
         shutil.rmtree(folder)
     return "done"
