@@ -66,8 +66,8 @@ def test_equal_on_a_sample_of_every_sweep(folder: Path):
 
 
 WORDS = st.sampled_from(
-    ["seed=1", "seed=2", "method=imtl", "method=mgda", "optimizer=adam", "optimizer.lr=0.3", "schedule=step"]
-    + ["experiment=mgda_multidigits", "method.scale=sum_T", "dataset.tasks=[left]", "optimizer={lr: 2}", "epochs=3"]
+    "seed=1;seed=2;method=imtl;method=mgda;optimizer=adam;optimizer.lr=0.3;schedule=step;experiment=mgda_multidigits;"
+    "method.scale=sum_T;dataset.tasks=[left];optimizer={lr: 2};epochs=3".split(";")
 )
 
 
