@@ -484,7 +484,8 @@ def test_killed_workers_and_a_stopped_sweep(tmp_path: Path):
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: (claimed(second) or killed) != killed, process)
     os.kill(claimed(second), signal.SIGKILL)
-    wait_for(lambda: state_of(second) == "interrupted", process)
+    wait_for(lambda: state_of(second) == "failed", process)
+    assert (second / "error.txt").read_text() == "its process was killed 2 times (SIGKILL). Out of memory?\n"
     reached = epochs_done(first)
     wait_for(lambda: epochs_done(first) > reached, process)
     process.send_signal(signal.SIGINT)

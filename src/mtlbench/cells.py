@@ -20,7 +20,7 @@ import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtlbench import composing
@@ -100,7 +100,7 @@ def cells(folder: Path, overrides: Sequence[str] = ()) -> list[Cell]:
     Raises ValueError for a wrong key or option (naming the cell) and for two cells that are one run.
     """
     folder = Path(folder)
-    machine = [word for word in overrides if word.split(".")[0].split("=")[0] == "machine"]
+    machine = [word for word in overrides if _of_machine(word)]
     rest = [word for word in overrides if word not in machine]
     files = files_of(folder)
     key = _key(files, rest)
@@ -124,10 +124,18 @@ def labels(found: Sequence[Cell]) -> dict[str, str]:
     return {cell.id: " ".join(own[cell.id] or cell.overrides) for cell in found}
 
 
+def machine_of(overrides: Sequence[str] = ()) -> DictConfig:
+    """The machine group, as the command line has it or conf/."""
+    return configuration.load([word for word in overrides if _of_machine(word)]).machine
+
+
 def runs_of(overrides: Sequence[str] = ()) -> Path:
-    """The folder of the runs: machine.runs, as the command line has it or conf/."""
-    machine = [word for word in overrides if word.split(".")[0].split("=")[0] == "machine"]
-    return Path(configuration.load(machine).machine.runs)
+    """The folder of the runs: machine.runs."""
+    return Path(machine_of(overrides).runs)
+
+
+def _of_machine(word: str) -> bool:
+    return word.split(".")[0].split("=")[0] == "machine"
 
 
 def _compose(composer: Composer, path: Path, words: list[str]) -> Cell:

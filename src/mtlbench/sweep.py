@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtlbench.cells import Cell, cells, labels, runs_of
+from mtlbench.cells import Cell, cells, labels, machine_of, runs_of
 from mtlbench.claim import Busy, Claim
 from mtlbench.console import duration
 from mtlbench.provenance import source_hash
 from mtlbench.record import epochs_done, read_record, state_of
+
+MANY = 3
+"""Cells that failed for one reason are named one by one up to this number."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,28 @@ def status(folder: Path, overrides: Sequence[str] = (), jobs: int | None = None)
     if left is not None:
         workers = jobs or count["running"] or 1
         lines.append(f"about {duration(left / workers)} left on {workers} worker{'s' if workers > 1 else ''}")
-    lines += [f"failed   {names[s.cell.id]}   {s.reason}" for s in stands if s.state == "failed"]
+    lines += _failures(stands, names)
     words = shlex.join([str(folder), *overrides])
     if other:
         lines.append(f"repeat what other code made: python -m mtlbench.sweep run --stale {words}")
     run = f"python -m mtlbench.sweep run {words} --jobs {jobs or os.cpu_count() or 1}"
     lines.append(f"next: {f'python -m mtlbench.aggregate {words}' if complete else run}")
     return "\n".join(lines), complete
+
+
+def _failures(found: Sequence[Standing], names: dict[str, str]) -> list[str]:
+    """A line for each reason, with the cells that it has; many of them are counted."""
+    reasons: dict[str, list[str]] = {}
+    for s in found:
+        if s.state == "failed":
+            reasons.setdefault(s.reason, []).append(names[s.cell.id])
+    lines = []
+    for reason, cells_ in reasons.items():
+        if len(cells_) > MANY:
+            lines.append(f"failed   {len(cells_)} cells, the first: {cells_[0]}   {reason}")
+        else:
+            lines += [f"failed   {name}   {reason}" for name in cells_]
+    return lines
 
 
 def missing(folder: Path, overrides: Sequence[str] = ()) -> list[str]:
@@ -150,23 +168,30 @@ def set_aside(folder: Path, record: dict[str, Any]) -> Path:
     return place
 
 
-def run(folder: Path, overrides: Sequence[str] = (), jobs: int = 1, stale: bool = False) -> int:
-    """Runs every cell that is not done on `jobs` processes; returns an exit code: 0, 1 (a cell failed) or 85."""
-    from mtlbench.workers import Workers
+def run(
+    folder: Path, overrides: Sequence[str] = (), jobs: int | None = None, stale: bool = False, worker: bool = False
+) -> int:
+    """Runs every cell that is not done; returns an exit code: 0, 1 (a cell failed) or 85 (stopped).
 
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: expected at least 1.")
-    runs, found = runs_of(overrides), cells(folder, overrides)
+    jobs: processes at a time; None: one a GPU, one on a CPU. worker: this is one of many such commands.
+    """
+    from mtlbench.workers import Plan, Workers
+
+    if worker and stale:
+        raise ValueError("--worker --stale: many workers would set aside each other's runs. Type run --stale once.")
+    machine = machine_of(overrides)
+    plan = Plan(jobs, worker, gpus=[]) if machine.device == "cpu" else Plan(jobs, worker)
+    runs, found = Path(machine.runs), cells(folder, overrides)
     stands = standings(found, runs)
     if stale:
         for s in stands:
             if s.other_code:
                 print(f"set aside: {set_aside(runs / s.cell.id, s.record or {})}")
         stands = standings(found, runs)
-    pool = Workers([s.cell for s in stands if s.state != "done"], found, runs, jobs, Path(folder).resolve().name)
+    pool = Workers([s.cell for s in stands if s.state != "done"], found, runs, plan, Path(folder).resolve().name)
     if pool.queue:
         pool.run()
-    print(status(folder, overrides, jobs)[0], flush=True)
+    print(status(folder, overrides, plan.processes())[0], flush=True)
     return pool.exit_code
 
 
@@ -185,7 +210,12 @@ def main(words: Sequence[str] | None = None) -> None:
         "--jobs",
         type=int,
         default=None,
-        help="run: so many processes (1); they share the cores",
+        help="run: so many processes, which share the cores (one a GPU; 1 on a CPU)",
+    )
+    parser.add_argument(
+        "--worker",
+        action="store_true",
+        help="run: as one of many such commands, an array of jobs or several hosts; leaves what failed alone",
     )
     parser.add_argument("--stale", action="store_true", help="run: also what other code made (moved to runs/.stale)")
     parser.add_argument("--yes", action="store_true", help="clean: do not ask")
@@ -196,7 +226,7 @@ def main(words: Sequence[str] | None = None) -> None:
             print(text)
             sys.exit(0 if complete else 1)
         if typed.verb == "run":
-            sys.exit(run(typed.folder, typed.overrides, 1 if typed.jobs is None else typed.jobs, typed.stale))
+            sys.exit(run(typed.folder, typed.overrides, typed.jobs, typed.stale, typed.worker))
         if typed.verb == "clean":
             removed = clean(typed.folder, typed.overrides, typed.yes)
             print(f"removed {len(removed)} runs" if removed else "nothing removed")
@@ -204,6 +234,8 @@ def main(words: Sequence[str] | None = None) -> None:
             print("\n".join(missing(typed.folder, typed.overrides)))
     except ValueError as error:
         sys.exit(str(error))
+    except BrokenPipeError:  # `status ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

@@ -1,120 +1,98 @@
-"""Processes that run the cells of a sweep one after another, so that imports are paid once a process."""
+"""Hands the cells of a sweep to worker processes, and notes how each cell ended. A crash costs one cell, no more."""
 
 import contextlib
-import gc
 import json
 import multiprocessing
 import os
+import secrets
 import signal
-import threading
+import socket
 import time
-import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mtlbench import config as configuration
 from mtlbench.cells import Cell, labels
+from mtlbench.claim import Claim
 from mtlbench.commands import CONFLICT
-from mtlbench.console import duration, values_of
-from mtlbench.record import epochs_done, read_record, state_of
+from mtlbench.gpus import visible_gpus
+from mtlbench.live import Live
+from mtlbench.record import Busy, Run, epochs_done, read_record, state_of
+from mtlbench.worker import Answer, work
 
 TRIES = 2
-"""How often a cell is started whose process is killed from outside (out of memory, say)."""
+"""How often a cell is started whose process ends without an answer (killed, crashed, out of memory)."""
 
-
-class _Signals:
-    """In a worker: a signal that comes outside of a training loop is sent again until the loop has noted it."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
-        again = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-        again.daemon = True
-        again.start()
-
-
-def work(pipe: Connection, log: str) -> None:
-    """A worker's life: command lines come in, (state, last line of the error) goes out; what it prints, to `log`."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    signals = _Signals()
-    while not signals.stopped:
-        try:
-            overrides = pipe.recv()
-        except EOFError:  # the parent has no more cells, or is gone
-            return
-        print(f"\n$ {' '.join(overrides)}", flush=True)
-        answer = ("interrupted", "") if signals.stopped else _one(overrides)
-        try:
-            pipe.send(answer)
-        except BrokenPipeError:
-            return
-        gc.collect()  # the network of this cell, before that of the next
-
-
-def _one(overrides: Sequence[str]) -> tuple[str, str]:
-    """One cell. Whatever goes wrong in it is its own: the next cell is not concerned."""
-    from mtlbench.train import train
-
-    try:
-        return train(*configuration.load_run(overrides)), ""
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return "failed", kind + " ".join(str(error).split())
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What stops a sweep: Ctrl-C, and what queues send before the time is over."""
 
 
 @dataclass
 class _Worker:
     """A process, and the cell that it has in hand."""
 
+    number: int
     process: Any
     pipe: Connection
-    log: Path
-    row: TaskID
     cell: Cell | None = None
     begin: float = 0.0
-    epochs: int = 0  # of the cell, when it was handed out
     told: int = 0  # how often it was told to stop
 
 
-class Workers:
-    """Runs `queue` on `jobs` processes. Claims keep a cell from running twice, here or on another machine."""
+@dataclass
+class Plan:
+    """How a sweep is run.
 
-    def __init__(self, queue: Sequence[Cell], all_cells: Sequence[Cell], runs: Path, jobs: int, name: str):
-        self.queue, self.runs, self.jobs, self.name = deque(queue), runs, jobs, name
+    jobs: worker processes; None: one a GPU, or one where there is none.
+    array: one of several such commands that work on the same sweep at the same time (an array of jobs, many hosts):
+        each begins elsewhere in the queue, and what failed is left alone, for otherwise each would try it again.
+    """
+
+    jobs: int | None = None
+    array: bool = False
+    gpus: list[str] = field(default_factory=visible_gpus)
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs {self.jobs}: expected at least 1.")
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ValueError(
+                "torchrun starts many processes of one run and a sweep runs many runs: use one of the two."
+            )
+
+    def processes(self) -> int:
+        return self.jobs or (1 if self.array else max(1, len(self.gpus)))
+
+    def threads(self) -> int:
+        """torch's threads in each process: an even share of the cores that the queue gave, or that there are."""
+        cores = os.environ.get("SLURM_CPUS_PER_TASK", "")
+        return max(1, (int(cores) if cores.isdecimal() else len(os.sched_getaffinity(0))) // self.processes())
+
+    def gpu(self, worker: int) -> str | None:
+        """The GPU of a worker; they share them where there are more workers."""
+        return self.gpus[worker % len(self.gpus)] if self.gpus else None
+
+
+class Workers:
+    """Runs `queue` by a plan. Claims keep a cell from running twice, here or on another machine."""
+
+    def __init__(self, queue: Sequence[Cell], all_cells: Sequence[Cell], runs: Path, plan: Plan, name: str):
+        self.queue, self.runs, self.plan, self.name = deque(queue), runs, plan, name
+        if plan.array:
+            self.queue.rotate(-_place(len(queue)))
         self.names, self.total = labels(all_cells), len(all_cells)
-        self.finished = self.total - len(queue)
+        self.live = Live(name, self.total, self.total - len(queue), runs)
+        self.elsewhere: list[Cell] = []  # what others had in hand when it was looked at
         self.tries: dict[str, int] = {}
         self.failed: dict[str, str] = {}
-        self.begin, self.epochs = time.monotonic(), 0
         self.stops = 0
-        self.threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
+        self.threads = plan.threads()
 
     @property
     def exit_code(self) -> int:
@@ -130,14 +108,13 @@ class Workers:
             raise ValueError(
                 f"{logs} cannot be made: {error.strerror}. Set machine.runs to a folder of yours."
             ) from error
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._stop) for number in STOPS}
         workers: list[_Worker] = []
         try:
-            with self.bar:
-                self.all = self.bar.add_task(self.name, total=self.total, completed=self.finished, unit="cells")
-                for number in range(min(self.jobs, len(self.queue))):
-                    workers.append(self._start(logs / f"{self.name}.worker{number}.log"))
-                while any(worker.cell for worker in workers) or (self.queue and not self.stops):
+            with self.live:
+                for number in range(min(self.plan.processes(), len(self.queue))):
+                    workers.append(self._start(number))
+                while any(worker.cell for worker in workers) or (self._more() and not self.stops):
                     for place, worker in enumerate(workers):
                         if worker.cell is None and not self.stops:
                             self._hand_out(worker)
@@ -145,7 +122,7 @@ class Workers:
                             self._tell_to_stop(worker)
                         if worker.cell and worker.pipe.poll():
                             workers[place] = self._take_back(worker)
-                    self._show(workers)
+                    self.live.show(sum(cell.epochs for cell in self.queue))
                     wait([worker.pipe for worker in workers if worker.cell], 0.5)
         finally:
             for worker in workers:
@@ -157,16 +134,23 @@ class Workers:
                 signal.signal(number, handler)
         self._say_what_left_no_trace()
         if self.stops:
-            self._say(f"stopped; what was running is saved. {self.total - self.finished} cells remain.")
+            self.live.say(f"stopped; what was running is saved. {self.total - self.live.finished} cells remain.")
 
-    def _start(self, log: Path, row: TaskID | None = None) -> _Worker:
+    def _more(self) -> bool:
+        """Whether cells wait; at the end of the queue, those that others have given up meanwhile come back to it."""
+        if not self.queue and self.elsewhere:
+            self.queue.extend(c for c in self.elsewhere if state_of(self.runs / c.id) in ("missing", "interrupted"))
+            self.elsewhere = [c for c in self.elsewhere if c not in self.queue and state_of(self.runs / c.id) != "done"]
+        return bool(self.queue)
+
+    def _start(self, number: int) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=work, args=(theirs, str(log)), name=log.stem)
+        log = self.runs / ".index" / f"{self.name}.{_who() if self.plan.array else 'worker'}{number}.log"
+        process = context.Process(target=work, args=(theirs, str(log), self.plan.gpu(number)), name=log.stem)
         process.start()
         theirs.close()
-        row = self.bar.add_task("starting", total=None, unit="epochs") if row is None else row
-        return _Worker(process, ours, log, row)
+        return _Worker(number, process, ours)
 
     def _hand_out(self, worker: _Worker) -> None:
         """The next cell that nobody has done or is doing meanwhile."""
@@ -174,18 +158,22 @@ class Workers:
             cell = self.queue.popleft()
             state = state_of(self.runs / cell.id)
             if state == "running":
-                self._say(f"skipped, another process runs it: {self.names[cell.id]}")
+                self._leave(cell)
             elif state == "done":
-                self.finished += 1
-            else:
+                self.live.finished += 1
+            elif state != "failed" or not self.plan.array:
                 worker.cell, worker.begin = cell, time.monotonic()
-                worker.epochs = epochs_done(self.runs / cell.id)
                 self.tries[cell.id] = self.tries.get(cell.id, 0) + 1
-                self.bar.reset(worker.row, description=self.names[cell.id], total=cell.epochs, visible=True)
+                self.live.took(worker.number, cell, self.names[cell.id])
                 with contextlib.suppress(BrokenPipeError):  # it died while idle: noticed when its answer is read
                     worker.pipe.send([*cell.overrides, *self._threads(cell)])
                 return
-        self.bar.update(worker.row, visible=False)
+
+    def _leave(self, cell: Cell) -> None:
+        if cell not in self.elsewhere:
+            self.elsewhere.append(cell)
+            if not self.plan.array:  # where many work on one sweep it is no news
+                self.live.say(f"skipped, another process runs it: {self.names[cell.id]}")
 
     def _threads(self, cell: Cell) -> list[str]:
         """An even share of the cores, unless it was said; a run that was begun goes on with as many as it had."""
@@ -197,70 +185,50 @@ class Workers:
         return [f"machine.threads={self.threads}"]
 
     def _take_back(self, worker: _Worker) -> _Worker:
-        """Notes how a worker's cell ended; returns the worker, or a new one in place of one that was killed."""
+        """Notes how a worker's cell ended; returns the worker, or a new one in place of one that has ended."""
         cell, worker.cell = worker.cell, None
         assert cell is not None
-        self.epochs += epochs_done(self.runs / cell.id) - worker.epochs
+        self.live.ended(worker.number)
         try:
-            state, reason = worker.pipe.recv()
+            answer = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
             worker.process.join()
             self._died(cell, worker.process.exitcode)
-            worker.pipe.close()
-            return self._start(worker.log, worker.row) if not self.stops else worker
-        self._note(cell, state, reason, time.monotonic() - worker.begin)
-        return worker
+        else:
+            self._note(cell, answer, time.monotonic() - worker.begin)
+            if not answer.last:
+                return worker
+            worker.process.join()
+        worker.pipe.close()
+        return worker if self.stops else self._start(worker.number)
 
     def _died(self, cell: Cell, code: int) -> None:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if self.stops:
             return
         if self.tries[cell.id] < TRIES:
-            self._say(f"the process of {self.names[cell.id]} was killed ({how}); it is started again")
+            self.live.say(f"the process of {self.names[cell.id]} was killed ({how}); it is started again")
             self.queue.appendleft(cell)
-        else:
-            self._fail(cell, f"its process was killed {TRIES} times ({how})")
+            return
+        reason = f"its process was killed {TRIES} times ({how})"
+        self._fail(cell, reason)
+        leave_error(self.runs / cell.id, reason + (". Out of memory?" if how == "SIGKILL" else ""))
 
-    def _note(self, cell: Cell, state: str, reason: str, seconds: float) -> None:
-        if state == "done":
-            self.finished += 1
-            if self.bar.disable:  # on a terminal the bar has it
-                place = f"{self.finished}/{self.total}"
-                self._say(f"{place:<8} {self.names[cell.id]}   {duration(seconds)}   {self._result(cell)}")
-        elif state == "failed":
-            self._fail(cell, reason)
-        elif state == "busy":
-            self._say(f"skipped, another process runs it: {self.names[cell.id]}")
+    def _note(self, cell: Cell, answer: Answer, seconds: float) -> None:
+        if answer.state == "done":
+            self.live.done(self.names[cell.id], seconds, read_record(self.runs / cell.id))
+        elif answer.state == "failed":
+            self._fail(cell, answer.reason)
+        elif answer.state == "busy":
+            self._leave(cell)
         else:
             done = epochs_done(self.runs / cell.id)
-            self._say(f"saved    {self.names[cell.id]}   after {done} of {cell.epochs} epochs")
+            self.live.say(f"saved    {self.names[cell.id]}   after {done} of {cell.epochs} epochs")
             self.stops = self.stops or 1  # a worker was sent a signal by somebody else
 
     def _fail(self, cell: Cell, reason: str) -> None:
         self.failed[cell.id] = reason
-        self._say(f"failed   {self.names[cell.id]}   {reason}")
-
-    def _result(self, cell: Cell) -> str:
-        record: Mapping[str, Any] = read_record(self.runs / cell.id)
-        if record.get("diverged"):
-            return f"diverged: {record['diverged']['reason']}"
-        return values_of(record.get("last", {}), {name: metric["unit"] for name, metric in record["metrics"].items()})
-
-    def _show(self, workers: Sequence[_Worker]) -> None:
-        """The bars of a terminal, from the files of the runs; and how long the rest takes at the pace so far."""
-        if self.bar.disable:
-            return
-        epochs = self.epochs
-        for worker in workers:
-            if worker.cell is not None:
-                now = epochs_done(self.runs / worker.cell.id)
-                epochs += now - worker.epochs
-                self.bar.update(worker.row, completed=now)
-        open_epochs = sum(cell.epochs for cell in self.queue)
-        open_epochs += sum(w.cell.epochs - epochs_done(self.runs / w.cell.id) for w in workers if w.cell)
-        pace = (time.monotonic() - self.begin) / epochs if epochs else None
-        left = f"   about {duration(pace * open_epochs)} left" if pace and open_epochs > 0 else ""
-        self.bar.update(self.all, completed=self.finished, unit=f"cells{left}")
+        self.live.say(f"failed   {self.names[cell.id]}   {reason}")
 
     def _say_what_left_no_trace(self) -> None:
         """Failures before a run's folder was opened, as without the data: `status` cannot know them."""
@@ -269,16 +237,35 @@ class Workers:
             if state_of(self.runs / id) != "failed":
                 reasons.setdefault(reason, []).append(self.names[id])
         for reason, names in reasons.items():
-            self._say(f"not run   {names[0] if len(names) == 1 else f'{len(names)} cells'}   {reason}")
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False)
+            self.live.say(f"not run   {names[0] if len(names) == 1 else f'{len(names)} cells'}   {reason}")
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stops += 1
+        """Queues send the same signal twice, or TERM after USR1; only a second Ctrl-C is impatience."""
+        self.stops += number == signal.SIGINT or not self.stops
 
     def _tell_to_stop(self, worker: _Worker) -> None:
         """The first signal lets the worker save; another one kills it, which costs what came after its checkpoint."""
         if worker.cell is not None and worker.told < min(self.stops, 2):
             worker.process.kill() if worker.told else worker.process.terminate()
             worker.told += 1
+
+
+def leave_error(folder: Path, reason: str) -> None:
+    """Writes error.txt for a run whose process could not; nothing where another process has the run by now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(Busy), Run(folder, Claim(folder, {"why": "its process was killed"})) as run:
+        run.fail(reason)
+
+
+def _who() -> str:
+    """A name that no other worker of the sweep has."""
+    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{job}_{task}." if job and task else f"{socket.gethostname()}.{os.getpid()}."
+
+
+def _place(cells: int) -> int:
+    """Where in a queue this worker of many begins: by its number in the array, or anywhere."""
+    first, last, mine = (os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("MIN", "MAX", "ID"))
+    if first.isdecimal() and last.isdecimal() and mine.isdecimal():
+        return cells * (int(mine) - int(first)) // (int(last) - int(first) + 1)
+    return secrets.randbelow(max(1, cells))
