@@ -65,10 +65,8 @@ def test_equal_on_a_sample_of_every_sweep(folder: Path):
         assert plain(composer(words)) == plain(config.load_run(words))
 
 
-WORDS = (
-    "seed=1|seed=2|method=imtl|method=mgda|optimizer=adam|optimizer.lr=0.3|schedule=step|epochs=3|"
-    "experiment=mgda_multidigits|method.scale=sum_T|dataset.tasks=[left]|optimizer={lr: 2}"
-).split("|")
+WORDS = ["seed=1", "seed=2", "method=imtl", "method=mgda", "optimizer=adam", "optimizer.lr=0.3", "schedule=step"]
+WORDS += ["experiment=mgda_multidigits", "method.scale=sum_T", "dataset.tasks=[left]", "optimizer={lr: 2}", "epochs=3"]
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
