@@ -17,13 +17,14 @@ from mtlbench.balance import Balance
 from mtlbench.parallel import Ranks
 from mtlbench.rows import (
     at_least_float32,
-    empty_jacobian,
     gather,
     gramian_of,
+    jacobian_for,
     rows_of,
     scatter,
     through_backbone,
     to_host,
+    weighted_sum,
     with_gramian,
 )
 from mtlbench.task import Task
@@ -237,9 +238,11 @@ class LayerPass(FeaturePass):
         self.jacobian: Tensor | None = None
 
     def look(self, features: tuple[Tensor, ...], rows: list[Tensor], last: bool) -> None:
-        if self.jacobian is None:
-            self.jacobian = empty_jacobian(rows[0], self.layer)
-        through_backbone(features, rows, self.layer, self.jacobian, set(), keep_graph=len(self.work.pieces) == 1)
+        add = self.jacobian is not None
+        if not add:
+            self.jacobian = jacobian_for(self.work.model, len(rows[0]), self.layer)
+        keep_graph = len(self.work.pieces) == 1
+        through_backbone(features, rows, self.layer, self.jacobian, set(), add, keep_graph=keep_graph)
 
     def losses_and_gramian(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         return with_gramian(losses, self.work.ranks.sum(self.jacobian), self.work.ranks)
@@ -256,13 +259,12 @@ class ParameterPass(FeaturePass):
         self.reached: set[int] = set()
 
     def look(self, features: tuple[Tensor, ...], rows: list[Tensor], last: bool) -> None:
-        work = self.work
-        if self.jacobian is None:
-            self.jacobian = empty_jacobian(rows[0], work.shared)
+        work, add = self.work, self.jacobian is not None
+        if not add:
+            self.jacobian = jacobian_for(work.model, len(rows[0]), work.shared)
         with work.ranks.later() as begin_sum:
-            through_backbone(
-                features, rows, work.shared, self.jacobian, self.reached, begin_sum if last else lambda row: None
-            )
+            done = begin_sum if last else lambda row: None
+            through_backbone(features, rows, work.shared, self.jacobian, self.reached, add, done)
 
     def losses_and_gramian(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         self.rows = [self.jacobian]
@@ -285,15 +287,16 @@ class UnsharedParameterPass(ParameterPass):
         work, total = self.work, 0.0
         for piece, last in work.numbered():
             local = work.losses(piece, [work.encode(piece)] * len(work.tasks))
-            if self.jacobian is None:
-                self.jacobian = empty_jacobian(torch.stack(local).detach(), work.shared)
+            add = self.jacobian is not None
+            if not add:
+                self.jacobian = jacobian_for(work.model, len(local), work.shared)
             with work.ranks.later() as begin_sum:
                 for t, (name, loss) in enumerate(zip(work.tasks, local, strict=True)):
                     own = work.own[name]
                     gradients = torch.autograd.grad(
                         loss, [*work.shared, *own], retain_graph=t + 1 < len(local), allow_unused=True
                     )
-                    gather(gradients[: len(work.shared)], self.jacobian[t], work.shared, self.reached)
+                    gather(gradients[: len(work.shared)], self.jacobian[t], work.shared, self.reached, add)
                     if last:
                         begin_sum(self.jacobian[t])
                     with work.summing(own, last):
@@ -316,11 +319,12 @@ class UnsharedLayerPass(SumPass):
         self.random = random_state(work)
         for piece, _ in work.numbered():
             local = work.losses(piece, [work.encode(piece)] * len(work.tasks))
-            if jacobian is None:
-                jacobian = empty_jacobian(torch.stack(local).detach(), layer)
+            add = jacobian is not None
+            if not add:
+                jacobian = jacobian_for(work.model, len(local), layer)
             for t, loss in enumerate(local):
                 gradients = torch.autograd.grad(loss, layer, retain_graph=True, allow_unused=True) if layer else []
-                gather(gradients, jacobian[t], layer, set())
+                gather(gradients, jacobian[t], layer, set(), add)
             total = total + torch.stack([loss.detach().double() for loss in local])
             self.kept = local if len(work.pieces) == 1 else None
         return with_gramian(total, work.ranks.sum(jacobian), work.ranks)
@@ -360,7 +364,7 @@ def combine(
         jacobian = found.slope.to(exact[0]) @ torch.cat(exact, dim=1)
         combined = method.combine(found.chosen, jacobian, tasks, uniform).split([row.shape[1] for row in rows])
     else:
-        combined = [found.shared.to(row) @ row for row in exact]
+        combined = [weighted_sum(found.shared, row) for row in exact]
     return [vector.to(row.dtype) for vector, row in zip(combined, rows, strict=True)]
 
 
