@@ -5,6 +5,7 @@ import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mtlbench import config as configuration
 from mtlbench.batch_norm import synchronise_batch_norm
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import PRECISIONS, Fit, Settings
+from mtlbench.losses import scaled
 from mtlbench.parallel import Ranks
 from mtlbench.record import Run
 from mtlbench.weighting import Weighting, check_level
@@ -54,6 +56,18 @@ def watching_determinism(on: bool) -> Iterator[list[str]]:
             yield found
         finally:
             warnings.showwarning = show
+
+
+def dataset(config: DictConfig) -> MultiTaskDataset:
+    """The data and its tasks, their losses multiplied by `loss_scale`. Raises ValueError for a wrong scale."""
+    if config.loss_scale is not None and not isinstance(config.loss_scale, DictConfig):
+        raise ValueError(
+            f"loss_scale={config.loss_scale}: expected null, or tasks and what multiplies their losses: "
+            f"'loss_scale={{left: 10}}'."
+        )
+    built = configuration.build(config.dataset, folder=Path(config.machine.data), seed=config.seed)
+    built.tasks = scaled(built.tasks, dict(config.loss_scale or {}))
+    return built
 
 
 def settings(config: DictConfig, ranks: Ranks) -> Settings:

@@ -22,7 +22,7 @@ CONF = next(p for p in (_HERE / "conf", _HERE.parents[1] / "conf") if (p / "trai
 OUTSIDE_IDENTITY = ("machine", "logger")
 """Groups that change no number."""
 
-NEUTRAL: dict[str, Any] = {"method.scale": "paper", "micro_batches": 1, "backbone.pool": False}
+NEUTRAL: dict[str, Any] = {"method.scale": "paper", "micro_batches": 1, "backbone.pool": False, "loss_scale": None}
 """Keys added later, with the default under which a run is what it was before: no part of the identity then."""
 
 

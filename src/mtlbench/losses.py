@@ -1,12 +1,15 @@
 """Losses: formula, mask and source in each docstring. All follow `task.Loss`: sums over global counts."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtlbench.task import IGNORE, Loss
+from mtlbench.task import IGNORE, Loss, Task
 
 
 def _count(mask: Tensor) -> Tensor:
@@ -87,3 +90,19 @@ class Scaled(Loss):
 
     def __call__(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         return self.factor * self.loss(prediction, target, counts)
+
+
+def scaled(tasks: Mapping[str, Task], factors: Mapping[str, float]) -> dict[str, Task]:
+    """The tasks, the losses of those named in `factors` multiplied by a number above 0; metrics are what they were.
+
+    Raises ValueError for a task that is not there and for a factor that is no finite number above 0.
+    """
+    for name, factor in factors.items():
+        if name not in tasks:
+            raise ValueError(
+                f"loss_scale.{name}={factor}: there is no such task in this run. There are: {', '.join(tasks)}."
+            )
+        number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if not number or not 0 < factor < math.inf:
+            raise ValueError(f"loss_scale.{name}={factor}: expected a number above 0, which multiplies the loss.")
+    return {n: replace(task, loss=Scaled(task.loss, factors[n])) if n in factors else task for n, task in tasks.items()}

@@ -38,7 +38,7 @@ def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
     from mtlbench.fit import Stopped
     from mtlbench.signals import Stop
 
-    dataset = configuration.build(config.dataset, folder=Path(config.machine.data), seed=config.seed)
+    dataset = build.dataset(config)
     build.prepare(config.machine)
     settings = build.settings(config, ranks)
     state, run = _open(config, dataset, record) if ranks.rank == 0 else ("", None)
