@@ -14,6 +14,12 @@ from mtlbench.weighting import Level, Weighting, check_above, check_option
 TOLERANCE = 1e-13
 """A unit gradient's product with the projection counts as a conflict below minus this share of what is added up."""
 
+PATIENCE = 3
+"""Rounds in which exchanging all wrong tasks may leave as many wrong."""
+
+LONG = 10.0
+"""Multiple of what is added up beyond which z is sought task by task: it may be one of many, of dependent gradients."""
+
 
 class UPGrad(Weighting):
     """Each gradient is projected onto the dual cone of all of them, and the projections are averaged.
@@ -76,9 +82,36 @@ def lifted(cosines: np.ndarray, products: np.ndarray, size: float) -> np.ndarray
     """z >= 0 [T] with K z + products >= 0, and 0 where z > 0: what lifts a vector into the cone.
 
     products [T]: of the vector and the unit gradients; size: the lengths of what it is the sum of, for rounding.
-    Lawson and Hanson's active-set method (Solving Least Squares Problems, 1974, Chapter 23), on inner products. It
-    ends, because |v| grows with every set of tasks that it accepts.
     """
+    z = _exchanged(cosines, products, size)
+    return _grown(cosines, products, size) if z is None else z
+
+
+def _exchanged(cosines: np.ndarray, products: np.ndarray, size: float) -> np.ndarray | None:
+    """The same by exchanging all wrong tasks at once (Judice and Pires, Computers & Operations Research 1994): a few
+    rounds, where one task at a time takes as many as there are tasks with z > 0. None where the wrong do not get fewer
+    in PATIENCE rounds, and where z is LONG."""
+    active, fewest, stale = products < 0, len(products) + 1, 0
+    while True:
+        z, there = np.zeros_like(products), np.flatnonzero(active)
+        try:
+            z[there] = np.linalg.solve(cosines[there[:, None], there], -products[there])
+        except np.linalg.LinAlgError:
+            return None
+        slack = cosines @ z + products
+        wrong = np.where(active, z <= 0, slack < -TOLERANCE * (size + z.sum()))
+        count = np.count_nonzero(wrong)
+        if count == 0:
+            return z if z.sum() <= LONG * size else None
+        fewest, stale = (count, 0) if count < fewest else (fewest, stale + 1)
+        if stale > PATIENCE:
+            return None
+        active ^= wrong
+
+
+def _grown(cosines: np.ndarray, products: np.ndarray, size: float) -> np.ndarray:
+    """The same by Lawson and Hanson's active-set method (Solving Least Squares Problems, 1974, Chapter 23), on inner
+    products. It ends, because |v| grows with every set of tasks that it accepts."""
     z = np.zeros(len(cosines))
     refused = np.zeros(len(cosines), bool)
     seen: set[bytes] = set()
