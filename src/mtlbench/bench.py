@@ -5,6 +5,7 @@
     python -m mtlbench.bench step 'methods=["mgda level=parameter"]' workload=dense_resnet50 image=[256,512]
     python -m mtlbench.bench step workload=attributes attributes=11
     python -m mtlbench.bench memory method=imtl                       peak memory of two steps, in bytes
+    python -m mtlbench.bench weights tasks=40                         the methods' own arithmetic, without a network
     python -m mtlbench.bench aggregate runs=10000 epochs=200          seconds and memory that a sweep's tables take
 
 Keys are in conf/bench.yaml; groups: workload architecture backbone head method optimizer machine. The result goes into
@@ -28,6 +29,7 @@ from mtlbench import bench_table, build, parallel, workload
 from mtlbench import config as configuration
 from mtlbench.bench_aggregate import bench_aggregate
 from mtlbench.bench_table import Cost
+from mtlbench.bench_weights import bench_weights
 from mtlbench.commands import run_command
 from mtlbench.fit import PRECISIONS
 from mtlbench.step import losses_after, step
@@ -188,7 +190,12 @@ def bench_memory(overrides: Sequence[str]) -> str:
     return "done"
 
 
-BENCHMARKS = {"step": bench_step, "memory": bench_memory, "aggregate": bench_aggregate}
+BENCHMARKS = {
+    "step": bench_step,
+    "memory": bench_memory,
+    "weights": bench_weights,
+    "aggregate": bench_aggregate,
+}
 
 
 def main() -> None:
