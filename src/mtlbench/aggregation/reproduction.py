@@ -8,21 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtlbench import stats
+from mtlbench import published_ids, stats
 from mtlbench.aggregation.comparison import Comparison
 from mtlbench.aggregation.naming import flat, shown
 from mtlbench.aggregation.presentation import number
 from mtlbench.aggregation.rows import Row
 from mtlbench.aggregation.rules import Published
 from mtlbench.aggregation.tables import Cell, Table
-
-METHODS: dict[str, dict[str, Any]] = {
-    "mgda_ub": {"method": "mgda", "method.level": "feature"},
-    "imtl_g_exact": {"method": "imtl_g", "method.level": "parameter"},
-    "gradnorm_gamma0": {"method": "gradnorm", "method.gamma": 0},
-}
-"""Published ids that are an option with certain keys; every other id is the option of that name, whatever its keys. A
-row belongs to the id, of those in its table, that says most about it."""
 
 VERDICTS = ("within", "outside", "not comparable", "not run")
 
@@ -113,15 +105,9 @@ def beside(comparison: Comparison, block: Published, papers: Path) -> list[Besid
 
 def of_published(row: Row, ids: set[str]) -> str | None:
     """The published id of a row, among those of a table."""
-    result, keys = row.results[0], dict(flat(row.results[0].config))
-    option = result.option("method")
-    best, most = (option if option in ids else None), 0
-    for id in sorted(ids & set(METHODS)):
-        said = METHODS[id]
-        holds = said["method"] == option and all(keys.get(k) == v for k, v in said.items() if k != "method")
-        if holds and len(said) > most:
-            best, most = id, len(said)
-    return best
+    result = row.results[0]
+    groups = {key: result.option(key) for key in ("method", "architecture")}
+    return published_ids.id_of(groups | dict(flat(result.config)), ids)
 
 
 def _row(comparison: Comparison, one: Beside, ids: set[str], split: bool) -> Row | None:
