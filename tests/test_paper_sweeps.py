@@ -1,19 +1,21 @@
-"""The sweeps of published tables: whole, with their baselines, beside every printed row; or waiting for what they name."""
+"""The sweeps of published tables: whole, with baselines, beside every printed row; or waiting for what they name."""
 
 import tomllib
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mtlbench import aggregate, config, published_ids
+from mtlbench import aggregate, config, published_ids, synthesize
 from mtlbench.aggregation import reproduction, rules
 from mtlbench.cells import cells, expand, files_of
 from mtlbench.composing import Composer
+from mtlbench.train import train
+from run_folders import rows_of
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 PAPERS = SWEEPS.parent / "results" / "papers"
@@ -112,7 +114,7 @@ def test_baselines_are_cells_of_the_same_protocol(name: str):
     assert trained <= singles
     for block in rules.read(SWEEPS / name).published:
         own = {entry["name"].partition("/")[0] for entry in block.metrics.values()}
-        assert own <= singles or own == {"attributes"} and len(singles) == 40
+        assert own <= singles or (own == {"attributes"} and len(singles) == 40)
 
 
 @pytest.mark.parametrize("name", READY)
@@ -195,3 +197,57 @@ def test_mgda_chooses_among_six_rates(name: str):
     for line in lines_of(name):
         rates[line["method"], line.get("method.level"), alone(line)].add(float(line["optimizer.lr"]))
     assert all(own == {1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2} for own in rates.values())
+
+
+# the small variant of those that compose, whole
+
+
+def mnist(folder: Path) -> None:
+    """48 and 16 images of noise in the files of MNIST."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 48), ("t10k", 16)):
+        images = generator.integers(1, 256, (count, 28, 28), dtype=np.uint8)
+        head = np.array([2051, count, 28, 28], dtype=">i4").tobytes()
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        labels = np.array([2049, count], dtype=">i4").tobytes() + (np.arange(count) % 10).astype(np.uint8).tobytes()
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """What the small variants read: street scenes, images in the form of MNIST; digits come with scikit-learn."""
+    folder = tmp_path_factory.mktemp("data")
+    words = [*SMOKE["cityscapes"]["data"], "processes=1", f"machine.data={folder}"]
+    synthesize.synthesize(config.load(synthesize.translate(words), name="synthesize"))
+    mnist(folder / "mnist")
+    return folder
+
+
+HALF = {"survey_cityscapes": ["schedule=tenth"]}
+"""Words beside those of smoke.toml: one of its two schedules is enough here."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READY)
+def test_its_small_variant_runs_to_its_tables(name: str, data: Path, tmp_path: Path):
+    """Every cell is done, every printed number has one of ours beside it, and none is said to be comparable."""
+    _, choices = config.load_run([f"{key}={value}" for key, value in lines_of(name)[0].items()])
+    words = [*SMOKE[choices["dataset"]]["words"], *HALF.get(name, []), f"machine.data={data}"]
+    words.append(f"machine.runs={tmp_path / 'runs'}")
+    composer, found = Composer(), cells(SWEEPS / name, words)
+    for cell in found:
+        assert train(*composer(cell.overrides)) == "done", cell.overrides
+    assert {cell.epochs for cell in found} == {2}
+    assert len({word for cell in found for word in cell.overrides if word.startswith("optimizer.lr=")}) == 2
+    comparisons, results = aggregate.aggregate(
+        str(SWEEPS / name), words, out=str(tmp_path / "results"), papers=PAPERS, figures=False
+    )
+    assert len(comparisons) == 1
+    assert all(row.state == "finished" for row in comparisons[0].rows)
+    assert f"{len(found)} done" in (results / "status.md").read_text()
+    printed = rows_of((results / "reproduction.md").read_text())
+    assert len(printed) == len(rules.read(SWEEPS / name).published)
+    for beside, run, within, outside, incomparable, not_run in printed.values():
+        assert int(beside) == int(run) == int(incomparable) > 0
+        assert (within, outside, not_run) == ("0", "0", "0")

@@ -22,6 +22,7 @@ PAPER = HEAD + "".join(
     f"toy,1,Digits,default,LeNet,{line}\n"
     for line in (
         "single_task,sgd,0.02,left,acc,true,0.80,,",
+        "single_task,sgd,0.02,all,delta_m,false,0.0,,",  # by definition: no line
         "equal,sgd,0.02,left,acc,true,0.90,,",
         "equal,sgd,0.02,right,err,false,0.10,,",
         "equal,sgd,0.02,all,delta_m,false,-31.0,2.0,",

@@ -92,6 +92,8 @@ def beside(comparison: Comparison, block: Published, papers: Path) -> list[Besid
         one = Beside(block, printed)
         if printed["metric"].startswith("n_"):
             _count(one, comparison)
+        elif printed["metric"] == "delta_m" and printed["method"] == "single_task":
+            continue  # 0 by definition
         elif one.metric in block.metrics or printed["metric"] == "delta_m":
             row = _row(comparison, one, ids, split)
             if row is not None:
