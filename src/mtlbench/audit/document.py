@@ -11,6 +11,7 @@ from mtlbench.audit.aggregates import DELTA_M, Check, Papers, delta_m, every
 from mtlbench.audit.intervals import shown
 from mtlbench.audit.misprints import Finding, misprints
 from mtlbench.audit.repeats import bounds, repeats
+from mtlbench.audit.same_method import same_method_md
 from mtlbench.audit.statements import statements
 
 HEAD = """# Audit of the printed aggregates
@@ -155,9 +156,9 @@ def audit_csv(papers: Papers) -> str:
 
 
 def write(folder: Path) -> list[Path]:
-    """Writes audit.md and audit.csv beside the printed numbers and returns their paths."""
+    """Writes audit.md, audit.csv and same_method.md beside the printed numbers and returns their paths."""
     papers = Papers(folder)
-    files = {"audit.md": audit_md(papers), "audit.csv": audit_csv(papers)}
+    files = {"audit.md": audit_md(papers), "audit.csv": audit_csv(papers), "same_method.md": same_method_md(folder)}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in files]
