@@ -282,7 +282,10 @@ def cases(methods: list[str]) -> list[tuple[str, bool, dict]]:
 def test_two_processes_are_one_for_every_method_and_level(tmp_path):
     every = cases(config.options("method"))
     assert {name.split(" at ")[0] for name, _, _ in every} >= {"equal", "uncertainty", "imtl", "mgda", "pcgrad"}
-    spawn(2, every, tmp_path)
+    nodes = [node for name, _, node in every if name in ("imtl at level parameter", "pcgrad at level parameter")]
+    streamed = [("streamed Jacobian", True, {**node, "jacobian": "streamed"}) for node in nodes]
+    assert len(streamed) == 2
+    spawn(2, every + streamed, tmp_path)
 
 
 @pytest.mark.slow

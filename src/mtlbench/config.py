@@ -22,7 +22,13 @@ CONF = next(p for p in (_HERE / "conf", _HERE.parents[1] / "conf") if (p / "trai
 OUTSIDE_IDENTITY = ("machine", "logger")
 """Groups that change no number."""
 
-NEUTRAL: dict[str, Any] = {"method.scale": "paper", "micro_batches": 1, "backbone.pool": False, "loss_scale": None}
+NEUTRAL: dict[str, Any] = {
+    "method.scale": "paper",
+    "method.jacobian": "whole",
+    "micro_batches": 1,
+    "backbone.pool": False,
+    "loss_scale": None,
+}
 """Keys added later, with the default under which a run is what it was before: no part of the identity then."""
 
 
@@ -141,9 +147,7 @@ def build_method(node: DictConfig, tasks: Sequence[str]) -> Any:
         for key, value in node.items()
         if isinstance(value, DictConfig) and "_target_" in value
     }
-    rest = OmegaConf.create({k: v for k, v in node.items() if k not in inner and k != "scale"})
+    rest = OmegaConf.create({k: v for k, v in node.items() if k not in (*inner, "scale", "jacobian")})
     built = build(rest, tasks=list(tasks), **inner)
-    built.scale_rule = node.get("scale", "paper")
-    if built.scale_rule not in ("paper", "sum_T"):
-        raise ValueError(f"method.scale={built.scale_rule}: expected paper or sum_T.")
+    built.set_rules(node.get("scale", "paper"), node.get("jacobian", "whole"))
     return built

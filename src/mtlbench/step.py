@@ -1,4 +1,4 @@
-"""One batch to gradients. With passes.py, rows.py and balance.py the only place that differentiates.
+"""One batch to gradients. With *passes.py, streaming.py, rows.py and balance.py the only place that differentiates.
 
 The features are handed to each head as that head's own detached leaf. One backward pass of the summed
 losses goes through every head once and leaves, at no extra cost, the heads' parameter gradients and all T
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from mtlbench.balance import balance, problem_of_method, problem_of_tasks
+from mtlbench.jacobian_passes import LayerPass, ParameterPass, UnsharedLayerPass, UnsharedParameterPass
 from mtlbench.parallel import Ranks
-from mtlbench.passes import Work, buffers_kept, pass_of
+from mtlbench.passes import FeaturePass, LossPass, Pass, Work, buffers_kept
 from mtlbench.rows import to_host
+from mtlbench.streaming import StreamedPass
 from mtlbench.task import Task
-from mtlbench.weighting import Weighting, check_level
+from mtlbench.weighting import Weighting, check_level, overrides
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def step(
     micro_batches: pieces that this rank's part is run in, one after the other: less memory, the same gradients
         where no layer looks at several images or draws numbers (batch normalisation, dropout).
     Raises ValueError where the method looks at features and the model has no shared representation, and where
-    micro_batches does not divide the images.
+    micro_batches does not divide the images or goes with a streamed Jacobian.
     """
     ranks = ranks or Ranks()
     check_level(method, model)
@@ -83,7 +85,7 @@ def step(
 
     own = {name: [p for p in model.task_parameters(name) if p.requires_grad] for name in present}
     pieces = _pieces(image, targets, names, micro_batches)
-    run = pass_of(method, Work(model, present, pieces, counts, own, model.shared_parameters(), ranks, autocast))
+    run = _pass_of(method, Work(model, present, pieces, counts, own, model.shared_parameters(), ranks, autocast))
     losses, gramian = run.measure()
 
     problem = problem_of_tasks(names, losses, gramian)
@@ -99,6 +101,21 @@ def step(
     problem = _problem_of_norm(own, norm)
     result = StepResult(names, losses, found.shared, gramian, terms, norm, problem, method.take_notes())
     return result if result.problem is None else _refused(model, method, result)
+
+
+def _pass_of(method: Weighting, work: Work) -> Pass:
+    """The pass of the method's level and the model's kind."""
+    if method.level == "loss":
+        return LossPass(work, plain=not overrides(method, "transform"))
+    if method.jacobian == "streamed":
+        return StreamedPass(work)
+    split = work.model.shared_representation
+    kinds = {
+        "feature": (FeaturePass, FeaturePass),
+        "layer": (LayerPass, UnsharedLayerPass),
+        "parameter": (ParameterPass, UnsharedParameterPass),
+    }[method.level]
+    return kinds[0 if split else 1](work)
 
 
 def _pieces(

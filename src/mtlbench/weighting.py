@@ -39,6 +39,8 @@ class Weighting(nn.Module):
         always scales everything.
     scale_rule: paper leaves the weights as the method gives them; sum_T multiplies what scales the shared gradients,
         and what scales the heads, so that each sums to T: methods without the hidden factor of the learning rate.
+    jacobian: at level parameter, whole keeps all gradients, [T, P]; streamed sums the Gramian over blocks of
+        layers and passes the backbone once more (streaming.py): less memory, the same gradients to rounding.
 
     Parameters and buffers are in checkpoints; whatever else is state (an optimizer of the method's own, a
     dictionary) goes through nn.Module's get_extra_state and set_extra_state, as plain numbers and tensors.
@@ -47,6 +49,7 @@ class Weighting(nn.Module):
     levels: ClassVar[tuple[Level, ...]] = ("loss",)
     touches: Touches = "shared"
     scale_rule: Literal["paper", "sum_T"] = "paper"
+    jacobian: Literal["whole", "streamed"] = "whole"
 
     def __init__(self, tasks: Sequence[str], level: Level | None = None):
         super().__init__()
@@ -55,6 +58,21 @@ class Weighting(nn.Module):
         if self.level not in self.levels:
             raise ValueError(f"method.level={level}: {type(self).__name__} works at {', '.join(self.levels)}.")
         self.notes: list[str] = []
+
+    def set_rules(self, scale: str, jacobian: str) -> None:
+        """The keys of every method: method.scale and method.jacobian. Raises ValueError for what they do not take."""
+        if scale not in ("paper", "sum_T"):
+            raise ValueError(f"method.scale={scale}: expected paper or sum_T.")
+        if jacobian not in ("whole", "streamed"):
+            raise ValueError(f"method.jacobian={jacobian}: expected whole or streamed.")
+        if jacobian == "streamed" and self.level != "parameter":
+            raise ValueError(f"method.jacobian=streamed: only level parameter has a Jacobian, not {self.level}.")
+        if jacobian == "streamed" and overrides(self, "combine"):
+            raise ValueError(
+                f"method.jacobian=streamed: {type(self).__name__} needs each coordinate of every gradient. Type "
+                f"method.jacobian=whole."
+            )
+        self.scale_rule, self.jacobian = scale, jacobian
 
     def note(self, what: str) -> None:
         """Counts a step whose input the paper's formula does not answer, under a name such as "a zero gradient"; the
@@ -141,7 +159,12 @@ def check_between(method: type[Weighting], key: str, value: float, low: float, h
 
 
 def check_level(method: Weighting, model: nn.Module) -> None:
-    """Raises ValueError if the method looks at a representation that the model does not have."""
+    """Raises ValueError if the method looks at a representation that the model does not have, or streams without."""
+    if method.jacobian == "streamed" and not model.shared_representation:
+        raise ValueError(
+            f"method.jacobian=streamed: {type(model).__name__} has no single shared representation that all heads "
+            f"read. Type method.jacobian=whole."
+        )
     if method.level == "feature" and not model.shared_representation:
         raise ValueError(
             f"method.level=feature: {type(model).__name__} has no single shared representation that all "
