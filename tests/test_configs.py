@@ -74,7 +74,7 @@ def misfits(place: str, node: DictConfig, runtime: set[str]) -> list[str]:
     """Why the object of a node cannot be built from the node's keys, or has keys that no yaml shows."""
     signature = signature_of(get_object(node._target_))
     keys = {str(key) for key in node if str(key) not in ("_target_", "_partial_")}
-    keys -= {"scale"} if place == "method" else set()  # of every method: build_method reads it
+    keys -= {"scale", "jacobian"} if place == "method" else set()  # of every method: build_method reads it
     try:
         signature.bind(**dict.fromkeys(keys | runtime))
     except TypeError as error:
