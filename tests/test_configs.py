@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from mtlbench import config
 from mtlbench.config import CONF, load, load_run, options
 
-FILES = sorted(CONF.rglob("*.yaml"))
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parts[0] != "hydra")
+"""All but options of Hydra's own groups."""
 COMMANDS = sorted(path.stem for path in FILES if path.parent == CONF)
 GROUPS = sorted({path.parent.name for path in FILES} - {CONF.name})
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != CONF]
