@@ -127,6 +127,7 @@ def _row(comparison: Comparison, one: Beside, ids: set[str], split: bool) -> Row
 
 
 def _is_ours(row: Row, ours: Mapping[str, Any]) -> bool:
+    """Whether a row has these options and values; a key that it lacks is "none"."""
     result, keys = row.results[0], dict(flat(row.results[0].config))
     return all((keys[key] if key in keys else result.option(key)) == value for key, value in ours.items())
 
