@@ -90,10 +90,28 @@ def holder(folder: Path) -> dict[str, Any] | None:
         claim, beat = read(path), path.stat().st_mtime
     except FileNotFoundError:  # given back or taken over this moment
         return holder(folder)
+    if claim and _earlier_start_of_this_job(claim):
+        return None
     here = place()
     if claim and here and claim["place"] == here and process_start(claim["pid"]) != claim["process_start"]:
         return None
     return claim if file_system_time(folder) - beat < SILENCE else None
+
+
+def _slurm() -> dict[str, Any]:
+    """The Slurm job that this process belongs to, and how often it was started before; empty without one."""
+    names = {"cluster": "SLURM_CLUSTER_NAME", "job": "SLURM_JOB_ID"}
+    if "SLURM_JOB_ID" not in os.environ:
+        return {}
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return {**{key: os.environ.get(name) for key, name in names.items()}, "restarts": restarts}
+
+
+def _earlier_start_of_this_job(claim: Mapping[str, Any]) -> bool:
+    """Slurm starts a job again, maybe on another host, only when all of its processes have ended."""
+    now, then = _slurm(), claim.get("slurm") or {}
+    same = bool(now) and all(now[key] == then.get(key) for key in ("cluster", "job"))
+    return same and then["restarts"] < now["restarts"]
 
 
 def _fill(descriptor: int, text: str) -> None:
@@ -130,7 +148,7 @@ class Claim:
                 "process_start": process_start(os.getpid()),
                 "place": place(),
                 "start": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-                "slurm_job": os.environ.get("SLURM_JOB_ID"),
+                "slurm": _slurm(),
                 "token": self.token,
                 **facts,
             },

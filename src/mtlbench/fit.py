@@ -162,7 +162,6 @@ class Fit:
             wanted = int(self.ranks.sum(torch.tensor(wanted, device=self.ranks.device)).item())
         if wanted:
             self.save()
-            stop.obey()
             raise Stopped
         late = time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes
         if self.ranks.rank == 0 and late:

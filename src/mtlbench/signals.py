@@ -8,21 +8,27 @@ STOPPED = 85
 
 
 class Stop:
-    """Notes SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 while it is entered; `number` is the first that came.
+    """Notes SIGTERM, SIGUSR1 and SIGUSR2 while it is entered; `number` is the first that came.
 
-    After saving, `obey()` calls the handler that was there before (a scheduler's: it may requeue the job).
+    Ctrl-C is noted only after `ready()`: while a run is being built there is nothing to save, and somebody waits.
+    When all is saved and given back, `obey()` calls the handler that was there before (a queue's: it may requeue
+    the job, which ends this process).
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    QUEUES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
         self.number = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Stop":
-        for number in self.SIGNALS:
+        for number in self.QUEUES:
             self._before[number] = signal.signal(number, self._note)
         return self
+
+    def ready(self) -> None:
+        """From now on Ctrl-C is noted too."""
+        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():

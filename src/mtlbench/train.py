@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mtlbench import config as configuration
 from mtlbench.commands import CONFLICT, overrides_of, run_command
 from mtlbench.console import Console, summary
+from mtlbench.signals import Stop
 
 
 def train(config: DictConfig, choices: dict[str, str]) -> str:
@@ -20,34 +21,39 @@ def train(config: DictConfig, choices: dict[str, str]) -> str:
 
     Raises what made it fail, after writing it to the run's error.txt; ValueError is the user's to mend.
     """
-    from mtlbench import parallel  # torch comes with it: not before --help has been answered
+    with Stop() as stop:
+        from mtlbench import parallel  # torch comes with it: not before --help has been answered
 
-    ranks = parallel.start(config.machine.device)
-    failed = True
-    try:
-        state = _train(config, choices, ranks)
-        failed = False
-    finally:
-        parallel.stop(ranks, failed=failed)
+        ranks = parallel.start(config.machine.device)
+        failed = True
+        try:
+            state = _train(config, choices, ranks, stop)
+            failed = False
+        finally:
+            parallel.stop(ranks, failed=failed)
+        if state == "interrupted":  # last: a queue's handler may end this process, and its job on every host
+            stop.obey()
     return state
 
 
-def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
+def _train(config: DictConfig, choices: dict[str, str], ranks: Any, stop: Stop) -> str:
     from mtlbench import build, record
     from mtlbench.entry import entry
     from mtlbench.fit import Stopped
-    from mtlbench.signals import Stop
 
     dataset = build.dataset(config)
     build.prepare(config.machine)
     settings = build.settings(config, ranks)
-    state, run = _open(config, dataset, record) if ranks.rank == 0 else ("", None)
+    state, run = "", None
+    if ranks.rank == 0:
+        state, run = ("interrupted", None) if stop.number else _open(config, dataset, record)
     state = ranks.broadcast(state)
     if state != "open":
         return state
+    stop.ready()
     console = None
     try:
-        with Stop() as stop, build.watching_determinism(config.machine.deterministic) as nondeterministic:
+        with build.watching_determinism(config.machine.deterministic) as nondeterministic:
             fit = build.fit(config, dataset, settings, ranks, run)
             build.resume(fit, run, ranks, config.machine.allow_change)
             if run is not None:
@@ -67,7 +73,7 @@ def _train(config: DictConfig, choices: dict[str, str], ranks: Any) -> str:
     except BaseException as error:
         if console is not None:
             console.failed()
-        if run is not None and isinstance(error, KeyboardInterrupt | SystemExit):
+        if run is not None and isinstance(error, KeyboardInterrupt):
             run.release()
         elif run is not None and not isinstance(error, record.Lost):
             run.fail(traceback.format_exc())
