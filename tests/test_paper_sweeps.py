@@ -125,14 +125,24 @@ def test_baselines_are_of_every_task_of_the_data(name: str):
     assert {alone(line) for line in lines_of(name)} - {None} == tasks
 
 
+read_yaml = cache(yaml.safe_load)
+
+
+@cache
+def options_of(method: str) -> dict:
+    return {f"method.{k}": v for k, v in read_yaml((config.CONF / "method" / f"{method}.yaml").read_text()).items()}
+
+
+@cache
+def scales_of(typed: str) -> dict:
+    scales = OverridesParser.create().parse_override(f"loss_scale={typed}").value() or {}
+    return {f"loss_scale.{task}": scale for task, scale in scales.items()}
+
+
 def said_by(line: dict[str, str]) -> dict:
     """What a cell is told by in a table: its method with all options, its architecture, its scaled losses."""
-    options = yaml.safe_load((config.CONF / "method" / f"{line['method']}.yaml").read_text())
-    typed = {key: yaml.safe_load(value) for key, value in line.items()}
-    scales = OverridesParser.create().parse_override(f"loss_scale={line.get('loss_scale', 'null')}").value() or {}
-    found = {"architecture": "multi_decoder", "loss_scale.semantic": "none"}
-    found |= {f"method.{key}": value for key, value in options.items()}
-    return found | {f"loss_scale.{task}": scale for task, scale in scales.items()} | typed
+    found = {"architecture": "multi_decoder", "loss_scale.semantic": "none"} | options_of(line["method"])
+    return found | scales_of(line.get("loss_scale", "null")) | {key: read_yaml(value) for key, value in line.items()}
 
 
 @pytest.mark.parametrize("name", OF_PAPERS)
