@@ -80,14 +80,14 @@ class Folder:
             self.run("dataset.tasks=[left]", seed=seed, test={"left/accuracy": 80.0 + seed}, seconds=0.4, **record)
             self.run("dataset.tasks=[right]", seed=seed, test={"right/error": 0.2}, seconds=0.4, **record)
 
-    def aggregate(self, tmp_path, out="results", cells=None, rows=EACH, figures=False, **keys):
+    def aggregate(self, tmp_path, out="results", cells=None, rows=EACH, figures=False, report=False, **keys):
         """The files that the command writes for these cells, by name; every setting a row unless told otherwise."""
         overrides = [f"machine.runs={self.path}"]
         sweep = str(tmp_path / "sweeps" / "tiny")
         found = self.cells if cells is None else cells
         with patch.object(aggregate, "cells", lambda folder, words: found):
             _, folder = aggregate.aggregate(
-                sweep, overrides, out=str(tmp_path / out), rows=rows, figures=figures, **keys
+                sweep, overrides, out=str(tmp_path / out), rows=rows, figures=figures, report=report, **keys
             )
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}

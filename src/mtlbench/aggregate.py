@@ -6,10 +6,12 @@ table.tex     the same tables for booktabs
 reproduction.md   how many of the published numbers were met; each beside ours in table.md
 settings.md   every setting that was tried, where rows were chosen among several
 status.md     every cell's state, why it failed, what to type for what is missing
+report.html   all of it as one page: tables to sort and filter, figures, and behind each number its runs
 figures/      response curves, Pareto scatter, parallel coordinates, budgets, training curves (SVG)
 digests.txt   the files as they were written (sha256sum -c digests.txt), to notice an edit by hand
 
---published, without a sweep: the audit of the papers' printed tables, results/papers/audit.md.
+--published, without a sweep: the audit of the papers' printed tables, results/papers/audit.md, and one method as
+several sources print it, same_method.md.
 
 A sweep's aggregate.toml says which settings make a row and which printed table it stands beside
 (mtlbench.aggregation.rules).
@@ -33,10 +35,12 @@ from mtlbench.aggregation.drawing import Drawing
 from mtlbench.aggregation.figure_data import figure_data
 from mtlbench.aggregation.gather import Result
 from mtlbench.aggregation.records import records
+from mtlbench.aggregation.report import report_data
 from mtlbench.aggregation.rules import Rules
 from mtlbench.aggregation.status import states, status
 from mtlbench.cells import Cell, cells, runs_of
 from mtlbench.config import CONF
+from mtlbench.report.html import page
 
 PAPERS = CONF.parent / "results" / "papers"
 """The printed numbers, of a checkout."""
@@ -51,6 +55,7 @@ def aggregate(
     rows: Sequence[str] | None = None,
     figures: bool = True,
     papers: str | Path = PAPERS,
+    report: bool = True,
 ) -> tuple[list[Comparison], Path]:
     """Writes the results of a sweep and returns its comparisons and their folder.
 
@@ -61,7 +66,7 @@ def aggregate(
     how = rules.read(Path(sweep), select=select, form=form, rows=rows)
     found = cells(Path(sweep), overrides)
     with Drawing(figures, len(found) >= cache.MANY) as drawing:
-        return _aggregate(sweep, name, found, overrides, how, Path(out), drawing, Path(papers))
+        return _aggregate(sweep, name, found, overrides, how, Path(out), drawing, Path(papers), report)
 
 
 def _aggregate(
@@ -73,6 +78,7 @@ def _aggregate(
     out: Path,
     drawing: Drawing,
     papers: Path,
+    report: bool,
 ) -> tuple[list[Comparison], Path]:
     results, remarks = gather.gather(found, runs_of(overrides), name)
     resume = shlex.join(["python", "-m", "mtlbench.sweep", "run", sweep, *overrides])
@@ -88,7 +94,8 @@ def _aggregate(
     comparisons = compare(results, name, command, how)
     drawing.begin([figure_data(comparison) for comparison in comparisons])
     printed = reproduction.all_beside(comparisons, how.published, papers)
-    parts = [part for comparison in comparisons for part in _tables(comparison, printed)]
+    tabled = [_tables(comparison, printed) for comparison in comparisons]
+    parts = [part for own in tabled for part in own]
     files = {
         "records.csv": records(comparisons),
         "table.md": "\n".join(tables.markdown(table, level) for level, table in parts),
@@ -100,6 +107,9 @@ def _aggregate(
     searched = [comparison for comparison in comparisons if comparison.searched]
     if searched:
         files["settings.md"] = "\n".join(tables.markdown(sections.every(comparison)) for comparison in searched)
+    if report:
+        shown = [[table for _, table in own] for own in tabled]
+        files["report.html"] = page(report_data(name, comparisons, remarks, resume, "fitting", shown))
     for comparison, figures in zip(comparisons, drawing.end(), strict=True):
         place = "figures" if len(comparisons) == 1 else f"figures/{_slug(comparison.title)}"
         files |= {f"{place}/{figure}.svg": text for figure, text in figures.items()}
@@ -174,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--select", choices=list(selection.SELECT), help="which epoch's numbers (last)")
     parser.add_argument("--form", choices=list(stats.DELTA_M), help="of the Δm that chooses settings (metrics)")
     parser.add_argument("--rows", help=f"what makes a row, the rest is chosen on validation ({','.join(rules.ROWS)})")
-    parser.add_argument("--no-figures", action="store_true", help="tables alone")
+    parser.add_argument("--no-figures", action="store_true", help="no figures/*.svg")
+    parser.add_argument("--no-report", action="store_true", help="no report.html")
     parser.add_argument("--out", default="results", help="where the folder of results goes (results)")
     parser.add_argument("--published", action="store_true", help="no sweep: audit the printed tables of results/papers")
     asked = parser.parse_intermixed_args(arguments)
@@ -186,13 +197,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         rows = asked.rows.split(",") if asked.rows else None
         comparisons, folder = aggregate(
-            asked.sweep, asked.overrides, asked.select, asked.out, asked.form, rows, not asked.no_figures
+            asked.sweep,
+            asked.overrides,
+            asked.select,
+            asked.out,
+            asked.form,
+            rows,
+            figures=not asked.no_figures,
+            report=not asked.no_report,
         )
     except ValueError as error:
         sys.exit(str(error))
     for comparison in comparisons:
         tables.show(presentation.table(comparison))
-    print("  ".join(str(folder / name) for name in ("table.md", "table.tex", "records.csv", "status.md")))
+    print("  ".join(str(folder / name) for name in _named(asked.no_report)))
+
+
+def _named(no_report: bool) -> list[str]:
+    """The files that the command's last line names."""
+    return ["table.md", "table.tex", "records.csv", "status.md", *(["report.html"] * (not no_report))]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
      "comparisons": [{"title", "notes": [...], "synthetic": bool, "common": {key: value in all configurations},
                       "metrics": [{"name", "unit", "higher_is_better"}],
                       "settings": [Setting], "tables": [Table]}],
-     "runs": {id: Run}, "notes": [...], "commands": {"run": what to type for all that is missing}}
+     "runs": {id: Run}, "points": how many epochs a curve has at most, "notes": [...],
+     "commands": {"run": what to type for all that is missing}}
     Setting: {"label", "group": the row whose candidate it is, "single_task": its task or null, "chosen": bool,
               "method", "optimizer", "lr", "keys": {what differs from others: value}, "n": "2/3: 1 diverged",
               "means": {metric: mean over seeds}, "stds": {metric: deviation, ddof 1}, "delta": {form: mean},
@@ -38,15 +39,30 @@ from mtlbench.aggregation.tables import Table
 POINTS = 60
 """Epochs of a curve that are kept: the first, the last, and evenly between."""
 
+FITTING = 150_000
+"""Numbers in the curves of all runs, up to which a page holds them all; more would make it slow to load."""
+
 COLUMNS = ("epoch", "lr", "weights_sum", "losses", "weights", "gradient_norms", "val", "test")
 """Of the curves, by the part of a column's name before the colon."""
 
 
 def report_data(
-    name: str, comparisons: Sequence[Comparison], remarks: Sequence[str], resume: str, curves: str = "chosen"
+    name: str,
+    comparisons: Sequence[Comparison],
+    remarks: Sequence[str],
+    resume: str,
+    curves: str = "chosen",
+    shown: Sequence[Sequence[Table]] | None = None,
 ) -> dict[str, Any]:
-    """The structure above. curves: of which runs: "chosen" (those of the tables' rows), "all" or "none"."""
-    assert curves in ("chosen", "all", "none"), curves
+    """The structure above. curves: of which runs: "chosen" (those of the tables' rows), "all", "none", or "fitting":
+    all where they are few enough, otherwise chosen. shown: each comparison's tables, where they are made already.
+    """
+    assert curves in ("chosen", "all", "none", "fitting"), curves
+    if curves == "fitting":
+        sizes = [result.curves.values.shape for comparison in comparisons for result in comparison.results]
+        curves = "all" if sum(min(POINTS, n) * columns for n, columns in sizes) <= FITTING else "chosen"
+    if shown is None:
+        shown = [[presentation.table(one), *sections.sections(one)] for one in comparisons]
     first = comparisons[0].rules
     runs: dict[str, Any] = {}
     for comparison in comparisons:
@@ -56,8 +72,9 @@ def report_data(
         "select": first.select,
         "form": first.form,
         "columns": list(COLUMNS),
-        "comparisons": [_comparison(comparison) for comparison in comparisons],
+        "comparisons": [_comparison(one, tables) for one, tables in zip(comparisons, shown, strict=True)],
         "runs": runs,
+        "points": POINTS,
         "notes": list(remarks),
         "commands": {"run": resume},
     }
@@ -69,7 +86,7 @@ def command(result: Result) -> str:
     return shlex.join(["python", "-m", "mtlbench.train", *words])
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison, tables: Sequence[Table]) -> dict[str, Any]:
     rows = [*(row for rows in comparison.baselines.values() for row in rows), *comparison.settings]
     examples = [row.results[0] for row in rows]
     keys = different(examples)
@@ -77,7 +94,6 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     differing = {key for own in keys for key in own} | {"seed"}
     ranks = comparison.ranks(comparison.settings).mean(1)
     places = dict(zip(map(id, comparison.settings), ranks, strict=True))
-    found = [(1, presentation.table(comparison)), *((2, table) for table in sections.sections(comparison))]
     return {
         "title": comparison.title,
         "notes": presentation.notes(comparison),
@@ -90,7 +106,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "settings": [
             _setting(comparison, row, own, places.get(id(row), math.nan)) for row, own in zip(rows, keys, strict=True)
         ],
-        "tables": [_table(table) for _, table in found],
+        "tables": [_table(table) for table in tables],
     }
 
 
