@@ -207,7 +207,7 @@ def test_wrong_key_lists_the_keys(typed: str, near: str | None, also: str):
 def test_wrong_key_of_the_chosen_option_lists_its_own_keys():
     message = refused("method=imtl", "method.levl=parameter")
     assert "Did you mean level?" in message
-    assert message.endswith("There are: scale, a, b, level.")
+    assert message.endswith("There are: scale, jacobian, a, b, level.")
     message = refused("dataset=cityscapes", "dataset.augmentation.crops=100")
     assert "key of dataset.augmentation. Did you mean crop?" in message
     assert "blur_sigma" in message
