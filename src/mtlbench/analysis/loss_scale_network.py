@@ -6,6 +6,7 @@ two heads of two layers, L1. Gradients are those of the suite's `step`, so any m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Setting:
 @dataclass(frozen=True)
 class Trajectory:
     """losses [steps, tasks]: plain, before each update; gradients {part: [steps, coordinates]}, of the combined and
-    scaled losses (None with an Adam for each task); updates {part: [steps, coordinates]}; why it ended early, or nothing.
+    scaled losses (None with an Adam for each task); updates {part: [steps, coordinates]}; problem: why it ended early.
     """
 
     losses: NDArray[np.float64]
@@ -79,7 +80,7 @@ def network(setting: Setting) -> TrunkAndHeads:
 
     def layers(*sizes: int) -> list[nn.Module]:
         """Linear layers with LeakyReLU between them."""
-        pairs = [[nn.Linear(a, b), nn.LeakyReLU(setting.slope)] for a, b in zip(sizes, sizes[1:], strict=False)]
+        pairs = [[nn.Linear(a, b), nn.LeakyReLU(setting.slope)] for a, b in pairwise(sizes)]
         return [module for pair in pairs for module in pair][:-1]
 
     trunk = nn.Sequential(*layers(1, width, width), nn.LeakyReLU(setting.slope))
@@ -181,7 +182,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class Difference:
-    """What scaling the losses changes in the updates of a part: the largest over the steps, relative to the plain update.
+    """What scaling the losses changes in the updates of a part: the largest over the steps, over the plain update.
 
     norm: of their lengths, which is what the paper draws. update: the length of the difference of the updates. From the
     second step on: in Adam's first every coordinate moves by lr, whatever the gradient. first: of the first step, the
@@ -202,5 +203,3 @@ def difference(plain: Trajectory, other: Trajectory, part: str) -> Difference:
         return Difference(0.0, 0.0, np.nan)
     apart = np.linalg.norm(other.updates[part][:steps] - plain.updates[part][:steps], axis=1)
     return Difference(float((abs(two - one) / one)[1:].max()), float((apart / one)[1:].max()), float(two[0] / one[0]))
-
-

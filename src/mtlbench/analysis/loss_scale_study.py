@@ -1,4 +1,4 @@
-"""The runs of the study on the small network: optimizers, frozen and trained backbone, eps, betas of 0, every method."""
+"""The runs of the study on the small network: optimizers, frozen and trained backbone, eps, betas of 0, methods."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,15 +40,17 @@ class Case:
 
     @property
     def exact(self) -> bool:
-        return all(np.array_equal(self.plain.updates[part], self.powers.updates[part]) for part in PARTS)
+        same = all(np.array_equal(self.plain.updates[part], self.powers.updates[part]) for part in PARTS)
+        return same and len(self.plain.losses) > 0
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the suite before one optimizer. said: its docstring on the losses' scales; problem: why no numbers."""
+    """A method of the suite before an optimizer. said: its docstring on losses' scales; problem: why it stopped."""
 
     name: str
     optimizer: str
+    steps: int
     differences: dict[str, Difference]
     problem: str
     said: str
@@ -81,9 +83,7 @@ def case(name: str, setting: Setting, scales: Mapping[str, float]) -> Case:
     return Case(name, setting, train(setting), train(setting, scales), train(setting, powers_of_two(scales)))
 
 
-def study(
-    base: Setting, optimal: DictConfig, optimizers: Sequence[str], scales: dict[str, float], eps: float
-) -> Study:
+def study(base: Setting, optimal: DictConfig, optimizers: Sequence[str], scales: dict[str, float], eps: float) -> Study:
     """All but the table of methods. optimal: the node of UW-O; base: the setting of equal weights."""
     found = Study(scales)
     for optimizer in optimizers:
@@ -136,6 +136,6 @@ def methods(
             setting = replace(base, node=node, optimizer=optimizer, eps=0.0)
             plain, other = train(setting), train(setting, scales)
             apart = {part: difference(plain, other, part) for part in PARTS}
-            found.append(Method(name, optimizer, apart, plain.problem or other.problem, said))
+            found.append(Method(name, optimizer, base.steps, apart, plain.problem or other.problem, said))
         told(name)
     return found
