@@ -39,8 +39,8 @@ def page(root: Path) -> str:
         "present in the batch, G the T x T inner products of the gradients. A *loss balance* turns losses into losses "
         "and so scales everything; a *gradient balance* turns the gradients' inner products into weights. Every method "
         "takes `method.scale=sum_T`: its weights are rescaled to the sum T, so that methods are compared without the "
-        "hidden factor of the learning rate. At level parameter `method.jacobian=streamed` never holds the gradients of "
-        "all tasks at once: it takes one more pass of the backbone, and the memory of its widest layers.",
+        "hidden factor of the learning rate. At level parameter, `method.jacobian=streamed` holds no task's whole "
+        "gradient: it takes one more pass of the backbone, and the memory of its widest layers times T.",
         "## Overview",
         _overview(all_of_them),
         "## Compositions",
