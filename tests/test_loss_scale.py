@@ -17,7 +17,7 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
-from mtlbench import build, config
+from mtlbench import aggregate, build, config
 from mtlbench.analysis import loss_scale as command
 from mtlbench.analysis import loss_scale_changes
 from mtlbench.analysis.loss_scale_epsilon import effect, second_moments, steps
@@ -277,19 +277,25 @@ def test_a_part_of_the_sweep_to_its_table(tmp_path: Path, monkeypatch: pytest.Mo
     machine = [f"machine.runs={tmp_path / 'runs'}", "machine.device=cpu", "machine.threads=1"]
     found = cells(SWEEP, ["method=equal,imtl", "seed=0,1", *DIGITS, *machine])
     assert len(found) == 2 * 2 * 2 * 2 + 2 * 2 * 2  # methods, optimizers, scales, seeds; baselines with both "methods"
-    many = [cell for cell in found if not any(word.startswith("dataset.tasks") for word in cell.overrides)]
+    found = [
+        cell
+        for cell in found
+        if not {"dataset.tasks=[left]", "dataset.tasks=[right]"} & set(cell.overrides)
+        or "method=equal" in cell.overrides
+    ]
     left_out = {"method=imtl", "optimizer=sgd", "seed=1", "loss_scale={left:10}"}
-    (last,) = (cell for cell in many if left_out <= set(cell.overrides))
     records = {}
-    for cell in many:
-        if cell is not last:
+    for cell in found:
+        if not left_out <= set(cell.overrides):
             assert train_run(*config.load_run(cell.overrides)) == "done"
-            records[cell.id] = yaml.safe_load((tmp_path / "runs" / cell.id / "record.json").read_text())
+            record = yaml.safe_load((tmp_path / "runs" / cell.id / "record.json").read_text())
+            if len(record["tasks"]) == 2:
+                records[cell.id] = record
     monkeypatch.setattr(loss_scale_changes, "cells", lambda sweep, words: found)
     out = tmp_path / "out"
     words = [f"folder={out}", "methods=[]", "steps=4", "figures=false", "optimizers=[sgd]", *machine]
     assert command.loss_scale(words) == "done"
-    rows = list(csv.DictReader(io.StringIO((out / "changes.csv").read_text())))
+    rows = list(csv.DictReader(io.StringIO((out / "sweep" / "changes.csv").read_text())))
     assert len(rows) == 2 * 2 * 2
     for row in rows:
         mine = [
@@ -306,10 +312,16 @@ def test_a_part_of_the_sweep_to_its_table(tmp_path: Path, monkeypatch: pytest.Mo
         assert float(row["change"]) == pytest.approx(other - plain, rel=1e-3, abs=1e-3)
         missing = (row["method"], row["optimizer"]) == ("imtl", "sgd")
         assert (row["seeds"], row["lost"]) == (("1", "1 scaled missing") if missing else ("2", ""))
-    page = (out / "changes.md").read_text()
+    page = (out / "sweep" / "changes.md").read_text()
     assert "## adam, lr 0.003: left x 10" in page
     assert "## sgd, lr 0.02: left x 10" in page
     assert "left accuracy ↑ \\[%\\]" in page
+    command.loss_scale([*words[:1], "methods=[]", "steps=4", "figures=false", "optimizers=[sgd]"])
+    assert (out / "sweep" / "changes.md").read_text() == page  # a call without runs leaves it
+    monkeypatch.setattr(aggregate, "cells", lambda sweep, words: found)
+    (compared,), _ = aggregate.aggregate(str(SWEEP), machine, out=str(tmp_path), figures=False)
+    labels = {row.label for row in compared.rows}
+    assert {"equal adam", "equal adam left=10", "imtl sgd left=10"} <= labels, labels
     with pytest.raises(ValueError, match="no method has a finished run with plain and one with scaled"):
         loss_scale_changes.changes(SWEEP, [f"machine.runs={tmp_path / 'none'}"])
 

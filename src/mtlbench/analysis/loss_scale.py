@@ -11,7 +11,7 @@ A network of two tasks in float64, trained with plain and with scaled losses:
     table.md                   where updates do not depend on the losses' scales, what eps does, and a claim that fails
     differences.csv            its numbers; steps.csv: every step of the figures; methods.csv: every method of the suite
     frozen.svg, trained.svg    lengths of the updates, plain and scaled; epsilon.svg: what eps leaves of the invariance
-    changes.md, changes.csv    with machine.runs: each metric of the sweep's finished runs, plain and with one loss x 10
+    sweep/changes.md, .csv     with machine.runs: each metric of the sweep's finished runs, plain and with one loss x 10
 
 Keys are in conf/loss_scale.yaml: optimizers scales lr momentum eps steps samples width slope methods method_steps seed
 figures folder sweep.
@@ -97,20 +97,29 @@ def small_network(config: DictConfig) -> dict[str, str]:
     return loss_scale_page.files(found, base, config.eps, config.figures)
 
 
+def changes(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
+    """The files of the sweep; none where the command line names neither runs nor a sweep."""
+    if not any(word.split("=")[0] in ("machine.runs", "sweep") for word in overrides):
+        return {}
+    machine = [word for word in overrides if word.startswith("machine")]
+    found = loss_scale_changes.changes(Path(config.sweep), machine)
+    return {
+        "changes.md": loss_scale_changes.page(found, config.sweep),
+        "changes.csv": loss_scale_changes.table(found),
+    }
+
+
 def loss_scale(overrides: Sequence[str]) -> str:
     """Writes what the configuration asks for."""
     config = configuration.load(overrides, name="loss_scale")
     check(config)
     folder = Path(config.folder)
-    files = {}
-    if any(word.split("=")[0] in ("machine.runs", "sweep") for word in overrides):  # first: an error costs no minute
-        machine = [word for word in overrides if word.startswith("machine")]
-        found = loss_scale_changes.changes(Path(config.sweep), machine)
-        files["changes.md"] = loss_scale_changes.page(found, config.sweep)
-        files["changes.csv"] = loss_scale_changes.table(found)
-    files = {**small_network(config), **files}
-    write(folder, files)
-    print("  ".join(str(folder / name) for name in files))
+    files = {folder / "sweep": changes(config, overrides)}  # first: an error costs no minute
+    files[folder] = small_network(config)
+    for place, content in files.items():
+        if content:
+            write(place, content)
+            print("  ".join(str(place / name) for name in content))
     return "done"
 
 
