@@ -79,8 +79,8 @@ METHODS = (
     "that begin at weights of their own, or at the first losses, are invariant only at rest or later on, as their "
     "docstrings say: not in these first steps. Where a method makes the shared update alone invariant, as Nash-MTL, "
     "SGD still scales the heads, and through them the next gradients; Adam does not, and the whole is invariant. Where "
-    "it keeps the direction and not the length, as IMTL-G, Adam forgets a constant factor but not one that changes from "
-    "step to step.{product}"
+    "it keeps the direction and not the length, as IMTL-G, Adam forgets a constant factor but not one that changes "
+    "from step to step.{product}"
 )
 
 
