@@ -1,11 +1,10 @@
 """The table of what the methods' own arithmetic costs."""
 
-import csv
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+
+from mtlbench.bench_files import cell, save
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,9 @@ class Time:
 
 
 def write(rows: Sequence[Time], facts: Mapping[str, str], calls: str, folder: Path) -> str:
-    """Writes <machine>_weights.csv and .md into the folder; returns the latter's text. Same numbers, same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    names = [field.name for field in fields(Time)]
-    writer.writerow(names)
-    for row in rows:
-        values = (getattr(row, name) for name in names)
-        writer.writerow("" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in values)
-    (folder / f"{slug}_weights.csv").write_text(table.getvalue())
+    """Writes <machine>_weights.csv and .md into the folder; returns the latter's text."""
     text = report(rows, facts, calls)
-    (folder / f"{slug}_weights.md").write_text(text)
+    save(rows, text, facts["device"], "weights", folder)
     return text
 
 
@@ -73,16 +62,12 @@ def report(rows: Sequence[Time], facts: Mapping[str, str], calls: str) -> str:
 
 def _row(row: Time) -> str:
     if row.error:
-        return f"| {_cell(row.method)} | failed: {_cell(row.error)} | | | | | |"
+        return f"| {cell(row.method)} | failed: {cell(row.error)} | | | | | |"
     limit = f"{row.limit:g} ms: {row.verdict}" if row.limit is not None else "-"
     peer = f"not run: {row.peer_error}" if row.peer_error else "-"
     if row.peer_median is not None:
         peer = f"{row.peer_median:.2f} ({row.peer_lower:.2f} to {row.peer_upper:.2f}, at most {row.peer_longest:.2f})"
     return (
-        f"| {_cell(row.method)} | {row.median:.2f} | {row.lower:.2f} to {row.upper:.2f} | {row.longest:.2f} "
-        f"| {_cell(row.slowest)}, {row.slowest_lower:.2f} | {limit} | {_cell(peer)} |"
+        f"| {cell(row.method)} | {row.median:.2f} | {row.lower:.2f} to {row.upper:.2f} | {row.longest:.2f} "
+        f"| {cell(row.slowest)}, {row.slowest_lower:.2f} | {limit} | {cell(peer)} |"
     )
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
