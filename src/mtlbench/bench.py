@@ -6,6 +6,7 @@
     python -m mtlbench.bench step workload=attributes attributes=11
     python -m mtlbench.bench memory method=imtl                       peak memory of two steps, in bytes
     python -m mtlbench.bench weights tasks=40                         the methods' own arithmetic, without a network
+    python -m mtlbench.bench ranks processes=2                        steps in several processes, beside torch's DDP
     python -m mtlbench.bench aggregate runs=10000 epochs=200          seconds and memory that a sweep's tables take
 
 Keys are in conf/bench.yaml; groups: workload architecture backbone head method optimizer machine. The result goes into
@@ -28,6 +29,7 @@ from omegaconf import DictConfig
 from mtlbench import bench_table, build, parallel, workload
 from mtlbench import config as configuration
 from mtlbench.bench_aggregate import bench_aggregate
+from mtlbench.bench_ranks import bench_ranks
 from mtlbench.bench_table import Cost
 from mtlbench.bench_weights import bench_weights
 from mtlbench.commands import run_command
@@ -194,6 +196,7 @@ BENCHMARKS = {
     "step": bench_step,
     "memory": bench_memory,
     "weights": bench_weights,
+    "ranks": bench_ranks,
     "aggregate": bench_aggregate,
 }
 
