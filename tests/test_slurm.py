@@ -40,7 +40,7 @@ def no_slurm() -> str:
     except subprocess.TimeoutExpired:
         return "Slurm does not answer: sinfo takes more than 10 s"
     up = {"idle", "mixed", "completing", "allocated"} & set(asked.stdout.split())
-    return "" if up else f"no node of Slurm is up: {(asked.stdout + asked.stderr).strip()}"
+    return "" if up else f"no node of Slurm is up: {' '.join((asked.stdout + asked.stderr).split())}"
 
 
 @pytest.fixture
