@@ -77,9 +77,15 @@ function linePanel({ title, lines, x, y, marks = true }) {
   }
   const values = lines.flatMap(({ points }) => points.flatMap((point) => [point.low, point.high])).filter(known);
   const bad = y.higher ? Math.min(...values) : Math.max(...values);
-  const lost = lines.flatMap(({ name, look, lost = [] }) => lost.map(({ x: at, entry }) => ({ value: [at, shape(bad)], name, itemStyle: { color: look.colour }, point: { entry } })));
+  const lost = lines.flatMap(({ look, lost = [] }) => lost.map(({ x: at, entry }) => ({ at, entry, colour: look.colour })));
+  const before = (i) => lost.slice(0, i).filter(({ at }) => at === lost[i].at).length; // crosses at one rate stand in a column
   if (values.length && lost.length) {
-    series.push({ type: "scatter", symbol: "path://M0,0L10,10M10,0L0,10", symbolSize: 9, itemStyle: { borderWidth: 2 }, data: lost.map((one) => ({ ...one, itemStyle: { borderColor: one.itemStyle.color, borderWidth: 2 } })), tooltip: { show: false } });
+    series.push({
+      type: "scatter", symbol: "path://M0,0L10,10M10,0L0,10", symbolSize: 8, tooltip: { show: false },
+      data: lost.map(({ at, entry, colour }, i) => ({
+        value: [at, shape(bad)], symbolOffset: [0, (y.higher ? -10 : 10) * before(i)], itemStyle: { borderColor: colour, borderWidth: 2 }, point: { entry },
+      })),
+    });
   }
   const option = {
     grid: { left: 62, right: 16, top: 12, bottom: 46 },

@@ -13,7 +13,7 @@ function openSetting(setting, marked = null) {
   dialog.replaceChildren(
     element("form", { method: "dialog" }, element("button", { class: "close", "aria-label": "Close" }, "×")),
     element("h2", { id: "dialog-title", tabindex: "-1" }, setting.label),
-    element("p", {}, `${setting.n} seeds count. ${setting.chosen ? "A row of the tables." : `A candidate of the row ${setting.group}.`}`),
+    element("p", {}, `Seeds that count: ${setting.n}. ${setting.chosen ? "A row of the tables." : `A candidate of the row ${setting.group}.`}`),
     element("h3", {}, "Runs"),
     runsTable(setting, metrics, marked),
     element("h3", {}, "What repeats each"),

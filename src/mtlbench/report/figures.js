@@ -54,11 +54,11 @@ function parallel() {
     data: runs.filter((one) => of(one) === name && one.run.pareto.full === full).map((one) => ({ value: dimensions.map(({ value }) => value(one)), id: one.id, one })),
   })));
   const option = {
-    parallel: { left: 50, right: 70, top: 62, bottom: 24 },
+    parallel: { left: 50, right: 70, top: 44, bottom: 24 },
     parallelAxis: dimensions.map(({ name, inverse, log }, dim) => axis({
       dim, name, inverse, type: log ? "log" : "value", min: "dataMin", max: "dataMax", nameLocation: inverse ? "start" : "end", nameGap: 14,
-      nameTextStyle: { color: tone("text"), width: 110, overflow: "break", fontSize: 12 }, splitLine: { show: false },
-      axisLabel: { color: tone("text"), formatter: log ? rateText : plainly, hideOverlap: true, fontSize: 11 },
+      nameTextStyle: { color: tone("text"), width: 140, overflow: "break", fontSize: 12 }, splitLine: { show: false },
+      axisLabel: { color: tone("text"), formatter: log ? rateText : plainly, hideOverlap: true, fontSize: 11, backgroundColor: tone("ground"), padding: [0, 2] },
       areaSelectStyle: { color: tone("accent"), borderColor: tone("accent"), opacity: 0.3, width: 18 },
     })),
     tooltip: { ...TIP, trigger: "item", formatter: ({ data }) => runTip(data.one) },
@@ -66,7 +66,7 @@ function parallel() {
   };
   return {
     legend: names.map((name) => ({ text: name, ...look(name), symbol: null })),
-    panels: [{ option, wide: true, height: 400, width: 125 * dimensions.length, many: runs.length, click: clickRun }],
+    panels: [{ option, wide: true, height: 400, width: 150 * dimensions.length, many: runs.length, click: clickRun }],
     numbers: runNumbers(runs),
     remark: `${plural(runs.length, "run")}, ${runs.filter(({ run }) => run.pareto.full).length} of them Pareto-optimal.`,
   };
