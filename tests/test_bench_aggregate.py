@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from mtlbench import aggregate, bench_aggregate
+from mtlbench import aggregate
 from mtlbench.aggregation import gather
+from mtlbench.benchmarks import aggregate as bench_aggregate
 from mtlbench.cells import cells
 
 

@@ -8,10 +8,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from mtlbench import bench, bench_ranks, bench_ranks_table, config
-from mtlbench.bench_ranks import DDP, Parallel, Together, exchanged
-from mtlbench.bench_ranks_table import RankCost
-from mtlbench.bench_training import Trainer
+from mtlbench import bench, config
+from mtlbench.benchmarks import ranks as bench_ranks
+from mtlbench.benchmarks import ranks_table as bench_ranks_table
+from mtlbench.benchmarks.ranks import DDP, Parallel, Together, exchanged
+from mtlbench.benchmarks.ranks_table import RankCost
+from mtlbench.benchmarks.training import Trainer
 from mtlbench.parallel import Ranks, stop
 
 TINY = ["backbone.output_stride=32", "head.hidden=4", "image=[32,32]", "batch_size=4", "pairs=2", "warm_up=1"]

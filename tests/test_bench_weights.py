@@ -7,9 +7,11 @@ import sys
 import pytest
 import torch
 
-from mtlbench import bench, bench_weights, bench_weights_table, config
-from mtlbench.bench_weights import jacobians, measure, timed_method
-from mtlbench.bench_weights_table import Time
+from mtlbench import bench, config
+from mtlbench.benchmarks import weights as bench_weights
+from mtlbench.benchmarks import weights_table as bench_weights_table
+from mtlbench.benchmarks.weights import jacobians, measure, timed_method
+from mtlbench.benchmarks.weights_table import Time
 
 TASKS = 5
 

@@ -164,21 +164,27 @@ def test_costs_come_from_the_measured_tables():
     for path in (ROOT / "results" / "step_cost").rglob("*.csv"):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                if row["ratio"] and row["method"].split(" ")[0] in config.options("method"):
-                    assert f"`{row['method']}` at level {row['level']}, {float(row['ratio']):.2f} times" in text
+                if row.get("who") == "mtlbench" and row["ratio"]:
+                    lower, upper = float(row["ratio_lower"]), float(row["ratio_upper"])
+                    (line,) = (
+                        line for line in text.splitlines() if line.startswith(f"| `{row['method']}` | {row['level']} |")
+                    )
+                    assert f"| {float(row['ratio']):.2f} ({lower:.2f} to {upper:.2f}) |" in line
 
 
 def test_a_table_without_its_report_is_refused_and_another_csv_is_none(tmp_path: Path):
     (tmp_path / "other.csv").write_text("task,value\na,1\n")
     assert catalogue.measured(tmp_path) == []
     (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "machine.csv").write_text("method,level,ratio\nmgda,feature,1.1\nequal,loss,\n")
+    (tmp_path / "some" / "machine.csv").write_text(
+        "who,method,level,ratio\nmtlbench,mgda,feature,1.1\nmtlbench,equal,loss,\ntorchjd 1,MGDA,feature,2\n"
+    )
     with pytest.raises(ValueError, match=r"expected machine\.md beside it"):
         catalogue.measured(tmp_path)
     (tmp_path / "some" / "machine.md").write_text(
         "# Cost\n\nA net, float32. More.\n\n| a |\n\n- device: A box\n- b: c\n"
     )
-    rows = [{"method": "mgda", "level": "feature", "ratio": "1.1"}]
+    rows = [{"who": "mtlbench", "method": "mgda", "level": "feature", "ratio": "1.1"}]
     assert catalogue.measured(tmp_path) == [catalogue.Measured("A net, float32", "A box", rows)]
 
 

@@ -135,11 +135,14 @@ class Measured:
 
 
 def measured(folder: Path) -> list[Measured]:
-    """Every table of ratios in the folder. Raises ValueError for one without the .md that says on what and where."""
+    """Our methods in every table of one process's steps in the folder.
+
+    Raises ValueError for a table without the .md that says on what and where.
+    """
     tables = []
     for path in sorted(folder.rglob("*.csv")):
         with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("ratio")]
+            rows = [row for row in csv.DictReader(file) if row.get("ratio") and row.get("who") == "mtlbench"]
         if not rows:  # of something else, or of methods that all failed
             continue
         if not path.with_suffix(".md").is_file():

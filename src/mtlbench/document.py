@@ -108,7 +108,8 @@ def _costs(tables: Sequence[Measured]) -> list[str]:
     text = [
         "\n".join(f"- **{level}**: {said}" for level, said in COST.items()),
         "Measured by `python -m mtlbench.bench step`, against the sum of the losses on the same network and batch "
-        "(the numbers are at each method; the whole of it is in [results/step_cost](../results/step_cost)):",
+        "(median and quartiles stand at each method; the whole of it, other libraries beside, is in "
+        "[results/step_cost](../results/step_cost)):",
     ]
     listed = [f"- *{mark}*: {escape(table.workload)}; {escape(table.machine)}" for mark, table in _marked(tables)]
     return [*text, "\n".join(listed)] if listed else text[:1]
@@ -137,15 +138,19 @@ def _section(method: Method, tables: Sequence[Measured]) -> list[str]:
 def _cost(method: Method, tables: Sequence[Measured]) -> str:
     more = "".join(f"; {said}" for hook, said in HOOK_COST.items() if hook in method.overrides)
     said = f"- **Cost of a step:** {COST[method.levels[0]].rstrip('.')}{more}."
+    rows: dict[str, dict[str, str]] = {}
     for mark, table in _marked(tables):
         for row in table.rows:
             if row["method"].split(" ")[0] == method.name:
-                said += (
-                    f"\n- **Measured:** `{row['method']}` at level {row['level']}, {float(row['ratio']):.2f} times the "
-                    f"step of `equal` (quartiles {float(row['ratio_lower']):.2f} to {float(row['ratio_upper']):.2f}; "
-                    f"{mark}, {escape(table.machine)})."
-                )
-    return said
+                ratio, lower, upper = (float(row[key]) for key in ("ratio", "ratio_lower", "ratio_upper"))
+                cells = rows.setdefault(f"`{row['method']}` | {row['level']}", {})
+                cells[mark] = f"{ratio:.2f} ({lower:.2f} to {upper:.2f})"
+    if not rows:
+        return said
+    marks = [mark for mark, _ in _marked(tables) if any(mark in cells for cells in rows.values())]
+    head = ("step / `equal`", "level", *marks)
+    measured = [(*name.split(" | "), *(cells.get(mark, "-") for mark in marks)) for name, cells in rows.items()]
+    return f"{said}\n\n{_table(head, measured)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,10 +17,10 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from mtlbench import bench_table
 from mtlbench import config as configuration
 from mtlbench.balance import Balance, balance, problem_of_method
-from mtlbench.bench_weights_table import Time, write
+from mtlbench.benchmarks import table
+from mtlbench.benchmarks.weights_table import Time, write
 from mtlbench.weighting import Indicator, Weighting, overrides
 
 LIMIT_TASKS = 40
@@ -184,7 +184,7 @@ def bench_weights(overrides: Sequence[str]) -> str:
         raise ValueError(f"repeats={settings.repeats}: expected a whole number, at least 2.")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    facts = bench_table.machine(torch.device("cpu"))
+    facts = table.machine(torch.device("cpu"))
     if settings.peers:
         facts["torchjd"] = _version("torchjd")
     rows = []

@@ -11,8 +11,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from mtlbench import build, workload
+from mtlbench import build
 from mtlbench import config as configuration
+from mtlbench.benchmarks import workload
 from mtlbench.fit import PRECISIONS
 from mtlbench.parallel import Ranks
 from mtlbench.rows import at_least_float32

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtlbench.bench_files import cell, save
+from mtlbench.benchmarks.files import cell, save
 
 
 @dataclass(frozen=True)

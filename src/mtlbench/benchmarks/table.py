@@ -1,24 +1,26 @@
 """The table of what training steps cost, and the machine on which they were timed."""
 
-import csv
-import io
 import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from mtlbench.benchmarks.files import cell, save
 
 
 @dataclass(frozen=True)
 class Cost:
     """A method's step against the baseline's. Ratios are of pairs: a step and the baseline's step beside it.
 
+    who: whose method it is, "mtlbench" or another library with its version.
     peak_bytes: of two steps in a fresh process; None where it was not measured. error: why there are no numbers.
     """
 
+    who: str
     method: str
     level: str = ""
     pairs: int = 0
@@ -53,19 +55,12 @@ def _text(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-def write(costs: Sequence[Cost], facts: Mapping[str, str], workload: str, baseline: str, folder: Path) -> str:
-    """Writes <machine>.csv and <machine>.md into the folder; returns the latter's text. Same numbers, same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Cost))
-    for row in costs:
-        values = (getattr(row, field.name) for field in fields(Cost))
-        writer.writerow("" if v is None else f"{v:.5f}" if isinstance(v, float) else v for v in values)
-    (folder / f"{slug}.csv").write_text(table.getvalue())
+def write(
+    costs: Sequence[Cost], facts: Mapping[str, str], workload: str, baseline: str, name: str, folder: Path
+) -> str:
+    """Writes <machine>_<name>.csv and .md into the folder; returns the latter's text. Same numbers, same bytes."""
     text = report(costs, facts, workload, baseline)
-    (folder / f"{slug}.md").write_text(text)
+    save(costs, text, facts["device"], name, folder)
     return text
 
 
@@ -76,13 +71,13 @@ def report(costs: Sequence[Cost], facts: Mapping[str, str], workload: str, basel
         f"{workload}. Gradients, weights and update are timed, loading of data is not. Each ratio is of two steps "
         f"side by side; given are the median and the quartiles over pairs.",
         "",
-        f"| method | level | step / {baseline} | quartiles | step | {baseline} | peak memory | pairs |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| whose | method | level | step / {baseline} | quartiles | step | {baseline} | peak memory | pairs |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in costs:
-        name = _cell(row.method)
+        name = f"{cell(row.who)} | {cell(row.method)}"
         if row.error:
-            lines.append(f"| {name} | {row.level} | failed: {_cell(row.error)} | | | | | |")
+            lines.append(f"| {name} | {row.level} | not run: {cell(row.error)} | | | | | |")
             continue
         peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f} MiB"
         lines.append(
@@ -97,7 +92,3 @@ def report(costs: Sequence[Cost], facts: Mapping[str, str], workload: str, basel
         *(f"- {key}: {value}" for key, value in facts.items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

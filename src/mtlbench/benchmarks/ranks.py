@@ -25,10 +25,11 @@ from omegaconf import DictConfig
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from mtlbench import bench_table, build, parallel, workload
+from mtlbench import build, parallel
 from mtlbench import config as configuration
-from mtlbench.bench_ranks_table import RankCost, write
-from mtlbench.bench_training import Trainer, Training, compare
+from mtlbench.benchmarks import table, workload
+from mtlbench.benchmarks.ranks_table import RankCost, write
+from mtlbench.benchmarks.training import Trainer, Training, compare
 from mtlbench.fit import PRECISIONS
 from mtlbench.parallel import Ranks
 
@@ -137,7 +138,7 @@ def _work(rank: int, size: int, port: int, overrides: Sequence[str], answer: str
     config = configuration.load(overrides, name="bench_ranks")
     ranks = parallel.start(config.machine.device)
     build.prepare(config.machine)
-    facts = bench_table.machine(ranks.device)
+    facts = table.machine(ranks.device)
     rows = []
     for name in [DDP, *config.methods]:
         rows.append(cost(name, overrides, ranks))
