@@ -6,7 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mtlbench.datasets.multimnist import SIDE, Digits, OverlaidDigits, hold_out
+from mtlbench.datasets.idx import SIDE, Digits
+from mtlbench.datasets.multimnist import OverlaidDigits, hold_out
 
 
 class MultiDigits(OverlaidDigits):

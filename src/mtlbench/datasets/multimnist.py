@@ -1,37 +1,30 @@
-"""MultiMNIST: two digits laid over each other, one task for each (Sener & Koltun 2018, Sections 4.1 and C.1)."""
+"""MultiMNIST: two digits laid over each other, one task for each (Sener & Koltun 2018, Sections 4.1 and C.1).
 
-import gzip
+Licence: MNIST (Yann LeCun and Corinna Cortes) is commonly given as CC BY-SA 3.0. There is no download of MultiMNIST:
+it is made here from MNIST's four IDX files, packed (.gz) or not, under <machine.data>/mnist, or where torchvision puts
+them: `torchvision.datasets.MNIST("<machine.data>", download=True)`.
+"""
+
 import hashlib
-import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtlbench.dataset import Batch, MultiTaskDataset, Split, select_tasks
+from mtlbench.datasets.idx import MNIST, SIDE, Digits, Source, read_digits
 from mtlbench.losses import CrossEntropy
 from mtlbench.metrics import Accuracy
 from mtlbench.seeds import seed_of
 from mtlbench.task import Task
 
-SIDE, CANVAS, OFFSET = 28, 36, 6
+CANVAS, OFFSET = 36, 6
 MEAN, DEVIATION = 0.1307, 0.3081
-IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files
-
-
-class Digits(NamedTuple):
-    """Single digits: images [N, 28, 28] uint8, labels [N] integers 0 to 9."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def take(self, indices: np.ndarray) -> "Digits":
-        return Digits(self.images[indices], self.labels[indices])
 
 
 def hold_out(digits: Digits, count: int, rng: np.random.Generator) -> tuple[Digits, Digits]:
@@ -106,6 +99,7 @@ class OverlaidDigits(MultiTaskDataset):
     """
 
     name: ClassVar[str]
+    things: ClassVar[str] = "digits"
 
     def __init__(
         self,
@@ -139,7 +133,8 @@ class OverlaidDigits(MultiTaskDataset):
             return None
         if len(digits.labels) < (1 if self.allow_same else 2):
             raise ValueError(
-                f"{self.name}: the {name} part has {len(digits.labels)} digits, and a pair needs two different ones."
+                f"{self.name}: the {name} part has {len(digits.labels)} {self.things}, "
+                f"and a pair needs two different ones."
             )
         left, right = draw_pairs(len(digits.labels), count, self.rng(f"pairs of {name}"), self.allow_same)
         targets = {"left": digits.labels[left], "right": digits.labels[right]}
@@ -154,11 +149,11 @@ class OverlaidDigits(MultiTaskDataset):
             digest.update(np.ascontiguousarray(digits.images))
             digest.update(np.ascontiguousarray(digits.labels, dtype=np.int64))
         sizes = "+".join(f"{len(digits.labels)}" for digits in self.source)
-        return f"{self.name} {sizes} digits {digest.hexdigest()[:16]}"
+        return f"{self.name} {sizes} {self.things} {digest.hexdigest()[:16]}"
 
 
 class MultiMNIST(OverlaidDigits):
-    """Pairs of MNIST digits, from the four IDX files under <machine.data>/mnist.
+    """Pairs of MNIST digits, from the four IDX files under <machine.data>/mnist or <machine.data>/MNIST/raw.
 
     Every digit of a part is the left one once. validation: how many training digits are held out, before any are
     paired, as the val part; the paper chooses the learning rate on a validation set and does not say how large, and
@@ -166,6 +161,7 @@ class MultiMNIST(OverlaidDigits):
     """
 
     name = "multimnist"
+    files: ClassVar[Source] = MNIST
 
     def __init__(self, *, validation: int, **options: object):
         super().__init__(**options)
@@ -173,70 +169,21 @@ class MultiMNIST(OverlaidDigits):
 
     @cached_property
     def source(self) -> tuple[Digits, ...]:
-        return tuple(read_digits(self.folder / "mnist", prefix) for prefix in ("train", "t10k"))
+        return tuple(read_digits(self.folder, prefix, self.files) for prefix in ("train", "t10k"))
 
     def part(self, name: str) -> tuple[Digits, int]:
         train, test = self.source
         if name == "test":
             return test, len(test.labels)
-        if not 0 <= self.validation < len(train.labels):
-            raise ValueError(
-                f"dataset.validation={self.validation}: there are {len(train.labels):,} training digits, "
-                f"so it must be from 0 to {len(train.labels) - 1:,}."
-            )
+        check_validation(self.validation, len(train.labels), self.things)
         kept, held = hold_out(train, self.validation, self.rng("held out"))
         digits = {"train": kept, "val": held}[name]
         return digits, len(digits.labels)
 
 
-def read_digits(folder: Path, prefix: str) -> Digits:
-    """The digits of <prefix>-images-idx3-ubyte and <prefix>-labels-idx1-ubyte, packed (.gz) or not.
-
-    Raises ValueError that names the file for one that is missing, truncated, of another kind, or that does not
-    fit its partner.
-    """
-    image_path, image_values = _read_idx(folder, f"{prefix}-images-idx3-ubyte", IMAGES)
-    label_path, labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", LABELS)
-    if image_values.shape[1:] != (SIDE, SIDE):
-        height, width = image_values.shape[1:]
-        raise ValueError(f"{image_path}: expected images of {SIDE} x {SIDE} pixels, found {height} x {width}.")
-    if len(labels) != len(image_values):
+def check_validation(validation: int, count: int, things: str) -> None:
+    if not 0 <= validation < count:
         raise ValueError(
-            f"{label_path} has {len(labels):,} labels, {image_path} has {len(image_values):,} images: "
-            f"the two files do not belong together. Put both from the same download there."
+            f"dataset.validation={validation}: there are {count:,} training {things}, "
+            f"so it must be from 0 to {count - 1:,}."
         )
-    if len(labels) == 0:
-        raise ValueError(f"{image_path}: there are no images in it. Download it again.")
-    if labels.max() > 9:
-        raise ValueError(f"{label_path}: expected labels from 0 to 9, found {labels.max()}.")
-    return Digits(image_values, labels)
-
-
-def _read_idx(folder: Path, name: str, magic: int) -> tuple[Path, np.ndarray]:
-    """The path that was read and the array in it: big-endian int32 magic and sizes, then uint8 values."""
-    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-    if path is None:
-        raise ValueError(
-            f"multimnist: there is no {name} (or {name}.gz) under {folder}.\n"
-            f"Put MNIST's four IDX files there, packed or not: train-images-idx3-ubyte, train-labels-idx1-ubyte, "
-            f"t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; or set machine.data=<the folder that holds mnist>.\n"
-            f"Without MNIST, dataset=multidigits makes the same task from scikit-learn's digits."
-        )
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: truncated or damaged ({error}). Download it again.") from error
-    kind, dimensions = ("images", 3) if magic == IMAGES else ("labels", 1)
-    start = 4 + 4 * dimensions
-    header = np.frombuffer(content[: min(start, len(content) // 4 * 4)], dtype=">i4")
-    if len(header) and header[0] != magic:
-        raise ValueError(
-            f"{path}: expected an IDX file of {kind}, which begins with the number {magic}, found {header[0]}."
-        )
-    expected = start + (int(np.prod(header[1:], dtype=np.int64)) if len(header) == 1 + dimensions else 1)
-    if len(content) != expected:
-        raise ValueError(
-            f"{path}: expected {expected:,} bytes{' when unpacked' if path.suffix == '.gz' else ''}, "
-            f"found {len(content):,}: truncated or damaged. Download it again."
-        )
-    return path, np.frombuffer(content, dtype=np.uint8, offset=start).reshape(tuple(header[1:]))
