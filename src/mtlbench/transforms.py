@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Image, TVTensor
 
-from mtlbench.labels import Label
+from mtlbench.labels import Label, WholeImage
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images: what pretrained backbones expect."""
@@ -31,6 +31,8 @@ class View(NamedTuple):
     top, left, height, width: the window, in pixels of the image; it may reach beyond.
     scaled, size: (height, width) of the window after scaling and of what is left around its centre after turning.
     angle: degrees, counter-clockwise about the window's centre.
+    resolution: the part of the scaling that resizes the data set and is no change of the view, factors of (height,
+        width): the camera's focal length in pixels goes with it, see `labels.Label.refocused`.
     """
 
     top: int
@@ -41,19 +43,24 @@ class View(NamedTuple):
     size: tuple[int, int]
     angle: float = 0.0
     mirrored: bool = False
+    resolution: tuple[float, float] = (1.0, 1.0)
 
 
 def whole(image: Tensor, size: tuple[int, int] | None) -> View:
     """All of the image [3, H, W], at `size` (height, width) or as it is."""
     height, width = image.shape[-2:]
     size = size or (height, width)
-    return View(0, 0, height, width, size, size)
+    return View(0, 0, height, width, size, size, resolution=(size[0] / height, size[1] / width))
 
 
 def see(x: Kind, view: View, interpolation: str = "bilinear") -> Kind:
     """The view of an image or a label. What the image did not cover is MEAN_COLOUR, or the label's `fill`."""
+    if isinstance(x, WholeImage):
+        return x
     x = _cut(x, view.top, view.left, view.height, view.width)
-    if tuple(x.shape[-2:]) != view.scaled:
+    if isinstance(x, Label) and view.resolution != (1.0, 1.0):
+        x = x.at_resolution(view.resolution)
+    if _size(x) != view.scaled:
         x = F.resize(x, list(view.scaled), InterpolationMode(interpolation), antialias=True)
     if view.angle:
         x = F.rotate(x, view.angle, InterpolationMode.BILINEAR, fill=MEAN_COLOUR)
@@ -63,12 +70,16 @@ def see(x: Kind, view: View, interpolation: str = "bilinear") -> Kind:
     return F.horizontal_flip(x) if view.mirrored else x
 
 
+def _size(x: TVTensor) -> tuple[int, int]:
+    return x.canvas if isinstance(x, Label) else tuple(x.shape[-2:])
+
+
 def _cut(x: Kind, top: int, left: int, height: int, width: int) -> Kind:
-    bottom, right = top + height, left + width
-    beyond = [max(0, -left), max(0, -top), max(0, right - x.shape[-1]), max(0, bottom - x.shape[-2])]
+    (rows, columns), bottom, right = _size(x), top + height, left + width
+    beyond = [max(0, -left), max(0, -top), max(0, right - columns), max(0, bottom - rows)]
     top, left = max(0, top), max(0, left)
-    inside = min(bottom, x.shape[-2]) - top, min(right, x.shape[-1]) - left
-    if (top, left, *inside) != (0, 0, *x.shape[-2:]):
+    inside = min(bottom, rows) - top, min(right, columns) - left
+    if (top, left, *inside) != (0, 0, rows, columns):
         x = F.crop(x, top, left, *inside)
     return F.pad(x, beyond, fill=MEAN_COLOUR) if any(beyond) else x
 
@@ -168,7 +179,8 @@ class Augmentation:
             first = int(place * (free + 1)) if free >= 0 else free // 2
             start.append(first - (outer - inner) // 2)
             window.append(outer)
-        view = View(*start, *window, scaled, seen, angle, mirror < self.flip_probability)
+        resolution = (size[0] / image[0], size[1] / image[1]) if size else (1.0, 1.0)
+        view = View(*start, *window, scaled, seen, angle, mirror < self.flip_probability, resolution)
         return view, blur < self.blur_probability
 
 

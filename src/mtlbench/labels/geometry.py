@@ -1,10 +1,4 @@
-"""Label types that know what a change of the image does to their values.
-
-They are torchvision tv_tensors, so its v2 functions treat an image and its labels alike. A change of geometry
-is nearest-neighbour sampling (values of two pixels are never mixed, and invalid ones never leak into valid
-ones) and an affine map of the plane; a label type adds one method, `moved`, that says what the map does to
-the values. Points are (x, y), x right and y down; the centre of the first pixel is (0, 0).
-"""
+"""What all labels have in common: torchvision's functions of geometry as a sampling and a map of the plane."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,27 +11,61 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from mtlbench.task import IGNORE
-
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 """((a, b, e), (c, d, f)): the point (x, y) of the old image is at (a x + b y + e, c x + d y + f) of the new one."""
+
+
+Size = tuple[int, int]
+"""(height, width)"""
+
+Sample = Callable[[Tensor], Tensor]
+"""Brings any map [C, H, W] of the old image to the new one by nearest neighbour."""
 
 
 class Label(tv_tensors.TVTensor):
     """A label of one image, [..., H, W]. A subclass is known to every function in `GEOMETRY` by being defined.
 
     fill: the value of places that the old image did not cover; `fill` arguments meant for images are ignored.
+    blended: public code interpolates this type as it does the image, see `transforms.ScaleCrop`.
     """
 
     fill: ClassVar[float] = math.nan
+    blended: ClassVar[bool] = False
+
+    @property
+    def canvas(self) -> Size:
+        """The size of the image that this is a label of."""
+        return tuple(self.shape[-2:])
 
     @classmethod
-    def moved(cls, values: Tensor, sample: Callable[[Tensor], Tensor], matrix: Matrix) -> Tensor:
+    def moved(cls, values: Tensor, sample: Sample, matrix: Matrix) -> Tensor:
         """The values [C, h, w] in the new image, of those [C, H, W] in the old one.
 
         `sample` brings any map [C, H, W] to the new image by nearest neighbour, `fill` where nothing was.
         """
         raise NotImplementedError(f"{cls.__name__} does not say what happens to its values.")
+
+    @classmethod
+    def refocused(cls, values: Tensor, resolution: tuple[float, float]) -> Tensor:
+        """The values [C, H, W] before the whole image is resized by the factors `resolution` of height and width.
+
+        `moved` takes what happens to an image for a camera that keeps its focal length in pixels. Where an image is
+        resized as a whole the focal length goes with it: what is in pixels changes, what is in metres does not.
+        """
+        return values
+
+    def under(self, sample: Sample, matrix: Matrix) -> "Label":
+        """This label in the new image."""
+        values = self.as_subclass(Tensor)
+        values = values.reshape(-1, *self.shape[-2:])  # the functions of torchvision want a channel dimension
+        moved = self.moved(values, sample, matrix)
+        return tv_tensors.wrap(moved.reshape(*self.shape[:-2], *moved.shape[-2:]), like=self)
+
+    def at_resolution(self, resolution: tuple[float, float]) -> "Label":
+        """This label, `refocused`."""
+        values = self.as_subclass(Tensor)
+        refocused = self.refocused(values.reshape(-1, *self.shape[-2:]), resolution)
+        return tv_tensors.wrap(refocused.reshape(self.shape), like=self)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -49,27 +77,19 @@ class Label(tv_tensors.TVTensor):
             F.register_kernel(function, cls)(partial(_refuse, function.__name__))
 
 
-def _move(geometry: Callable[..., tuple[Callable, Matrix]], label: Label, *args: Any, **kwargs: Any) -> Label:
-    values = label.as_subclass(Tensor)
-    values = values.reshape(-1, *label.shape[-2:])  # the functions of torchvision want a channel dimension
-    sample, matrix = geometry(tuple(values.shape[-2:]), label.fill, *args, **kwargs)
-    moved = label.moved(values, sample, matrix)
-    return tv_tensors.wrap(moved.reshape(*label.shape[:-2], *moved.shape[-2:]), like=label)
+def _move(geometry: Callable[..., tuple[Sample, Matrix]], label: Label, *args: Any, **kwargs: Any) -> Label:
+    return label.under(*geometry(label.canvas, label.fill, *args, **kwargs))
 
 
-Size = tuple[int, int]
-"""(height, width)"""
-
-
-def _horizontal_flip(old: Size, empty: float, /) -> tuple[Callable, Matrix]:
+def _horizontal_flip(old: Size, empty: float, /) -> tuple[Sample, Matrix]:
     return lambda x: x.flip(-1), ((-1, 0, old[1] - 1), (0, 1, 0))
 
 
-def _vertical_flip(old: Size, empty: float, /) -> tuple[Callable, Matrix]:
+def _vertical_flip(old: Size, empty: float, /) -> tuple[Sample, Matrix]:
     return lambda x: x.flip(-2), ((1, 0, 0), (0, -1, old[0] - 1))
 
 
-def _crop(old: Size, empty: float, /, top: int, left: int, height: int, width: int) -> tuple[Callable, Matrix]:
+def _crop(old: Size, empty: float, /, top: int, left: int, height: int, width: int) -> tuple[Sample, Matrix]:
     beyond = [-left, left + width - old[1], -top, top + height - old[0]]  # negative: inside the image
 
     def sample(x: Tensor) -> Tensor:
@@ -80,7 +100,7 @@ def _crop(old: Size, empty: float, /, top: int, left: int, height: int, width: i
 
 def _pad(
     old: Size, empty: float, /, padding: int | Sequence[int], fill: Any = None, padding_mode: str = "constant"
-) -> tuple[Callable, Matrix]:
+) -> tuple[Sample, Matrix]:
     if padding_mode != "constant":
         raise ValueError(f"Labels are padded with their own value, not with padding_mode={padding_mode!r}.")
     sides = [padding] if isinstance(padding, int) else list(padding)
@@ -96,7 +116,7 @@ def _resize(
     interpolation: Any = None,
     max_size: int | None = None,
     antialias: Any = None,
-) -> tuple[Callable, Matrix]:
+) -> tuple[Sample, Matrix]:
     nearest = InterpolationMode.NEAREST_EXACT  # the other one samples the first pixel of each block, not the middle
 
     def sample(x: Tensor) -> Tensor:
@@ -116,7 +136,7 @@ def _rotate(
     expand: bool = False,
     center: Sequence[float] | None = None,
     fill: Any = None,
-) -> tuple[Callable, Matrix]:
+) -> tuple[Sample, Matrix]:
     """By `angle` degrees, counter-clockwise as seen, about `center` (torchvision's: pixel centres at 0.5)."""
     if expand:
         raise ValueError("Labels are rotated on the same canvas: expand=True is not supported.")
@@ -152,50 +172,3 @@ def _resized_crop(
 def _refuse(function: str, *_: Any, **__: Any) -> None:
     known = ", ".join(f.__name__ for f in (*GEOMETRY, F.resized_crop))
     raise TypeError(f"{function} has no rule for labels; there is one for {known}.")
-
-
-class ClassMap(Label):
-    """A class per pixel, [H, W] integers; IGNORE = no label. Its values never change."""
-
-    fill = IGNORE
-
-    @classmethod
-    def moved(cls, values: Tensor, sample: Callable[[Tensor], Tensor], matrix: Matrix) -> Tensor:
-        return sample(values)
-
-
-class Disparity(Label):
-    """Disparity [1, H, W] in pixels of the image's width, NaN = no label.
-
-    Enlarging by s multiplies it by s (IMTL, Liu et al. 2021, Appendix D), of the two factors the one of the
-    width. A rotation or a flip leaves it as it is.
-    """
-
-    @classmethod
-    def moved(cls, values: Tensor, sample: Callable[[Tensor], Tensor], matrix: Matrix) -> Tensor:
-        (a, _, _), (c, _, _) = matrix
-        return sample(values) * math.hypot(a, c)
-
-
-class InstanceOffset(Label):
-    """Centre of a pixel's instance minus the pixel, [2, H, W] (dx, dy) in pixels, NaN = no instance.
-
-    The centre is what is sampled: it is one point for the whole instance, inside the image or not, so that
-    sampling is exact, and the map of the plane takes it where it belongs. Only then is the pixel subtracted.
-    (Enlarging by s multiplies offsets by s, a flip negates dx, a rotation turns them, a crop changes nothing.)
-    """
-
-    @classmethod
-    def moved(cls, values: Tensor, sample: Callable[[Tensor], Tensor], matrix: Matrix) -> Tensor:
-        x, y = sample(values + _pixels(values))
-        (a, b, e), (c, d, f) = matrix
-        centre = torch.stack([a * x + b * y + e, c * x + d * y + f])
-        return centre - _pixels(centre)
-
-
-def _pixels(like: Tensor) -> Tensor:
-    """The points [2, H, W] of all pixels."""
-    height, width = like.shape[-2:]
-    y = torch.arange(height, dtype=like.dtype, device=like.device)
-    x = torch.arange(width, dtype=like.dtype, device=like.device)
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
