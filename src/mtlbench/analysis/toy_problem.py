@@ -46,8 +46,10 @@ PLACES = {
 
 
 def losses_and_gradients(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """f [N, 2] and its gradients [N, 2 losses, 2 coordinates] at points [N, 2], as autograd has them: at a floor
-    nothing passes, at equality all does."""
+    """f [N, 2] and its gradients [N, 2 losses, 2 coordinates] at points [N, 2], as autograd has them.
+
+    Below a floor nothing passes, at equality all does: so did PyTorch's clamp when the papers ran.
+    """
     x, y = np.asarray(points, np.float64).T
     h, t = np.tanh(0.5 * y), np.tanh(-y)
     c, k = np.maximum(h, 0), np.maximum(-h, 0)
