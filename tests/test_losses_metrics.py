@@ -145,7 +145,7 @@ def test_the_first_count_is_the_number_of_valid_terms():
 
 def test_unknown_options_are_refused():
     for make in (L1, MSE):
-        with pytest.raises(ValueError, match="components or pixels, not 'mean'"):
+        with pytest.raises(ValueError, match="components, pixels or all, not 'mean'"):
             make("mean")
     with pytest.raises(ValueError, match="components or pixels"):
         MeanAbsoluteError("px", reduction="mean")
