@@ -147,7 +147,7 @@ def test_unknown_options_are_refused():
     for make in (L1, MSE):
         with pytest.raises(ValueError, match="components, pixels or all, not 'mean'"):
             make("mean")
-    with pytest.raises(ValueError, match="components or pixels"):
+    with pytest.raises(ValueError, match="components, pixels or all"):
         MeanAbsoluteError("px", reduction="mean")
     with pytest.raises(ValueError, match="skip, nan or zero"):
         Confusion(3, absent="drop")

@@ -32,17 +32,28 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that is reported for a task, and which way is better."""
+    """A number that is reported for a task, and which way is better.
+
+    error: how far it may be from the number that it stands for, where it is not computed exactly.
+    """
 
     name: str
     higher_is_better: bool
     unit: str = ""
+    error: float = 0.0
 
 
 class Meter(ABC):
-    """Metrics as sums over a whole set, so that batch size and number of ranks change nothing."""
+    """Metrics as sums over a whole set, so that batch size and number of ranks change nothing.
+
+    together: how many images, in the order of the set, one value is made of. Above 1 evaluation is in batches of a
+        multiple of it, on one rank, and refused otherwise.
+    gathers: sums() gives numbers [n], n of any length, that are not added but laid end to end over batches and ranks.
+    """
 
     metrics: tuple[Metric, ...]
+    together: int = 1
+    gathers: bool = False
 
     @abstractmethod
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
