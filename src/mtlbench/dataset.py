@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class MultiTaskDataset(ABC):
 
     tasks: Mapping[str, Task]
     synthetic: bool = False
+    left_out: Mapping[str, Any] = MappingProxyType({})
+    """What of the data is not used because it is missing or damaged: counts, for the record."""
 
     @abstractmethod
     def split(self, name: str) -> Split | None:

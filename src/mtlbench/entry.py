@@ -50,6 +50,7 @@ def entry(
         "last": evaluated[-1] if evaluated else {},
         "synthetic": dataset.synthetic,
         "fingerprint": dataset.fingerprint(),
+        "left_out": dict(dataset.left_out),
         "git": provenance.git_state(),
         "source_hash": provenance.source_hash(),
         "method_hash": provenance.hash_of(*(m for m in fit.method.modules() if isinstance(m, Weighting))),
