@@ -28,6 +28,12 @@ class Material(IntEnum):
     DISC = 13
     BICYCLE = 14
     COACH = 15
+    CARPET = 16
+    BOARDS = 17
+    TILES = 18
+    SPINES = 19
+    SLATS = 20
+    PICTURE = 21
 
 
 _TEXTURE = {
@@ -47,6 +53,12 @@ _TEXTURE = {
     Material.DISC: (1, 0.0),
     Material.BICYCLE: (2, 0.05),
     Material.COACH: (0.5, 0.05),
+    Material.CARPET: (30, 0.3),
+    Material.BOARDS: (6, 0.15),
+    Material.TILES: (3, 0.05),
+    Material.SPINES: (8, 0.1),
+    Material.SLATS: (4, 0.03),
+    Material.PICTURE: (5, 0.1),
 }
 """Noise cells per metre, and how much the noise changes a surface's brightness."""
 _CELLS, _ROUGHNESS = np.array([_TEXTURE[material] for material in Material], np.float32).T
@@ -139,6 +151,7 @@ def albedo(which: ndarray, local: ndarray, normal: ndarray, salt: ndarray) -> nd
     _paint_walls(colour, material, a, b, upright, salt)
     _paint_ground(colour, material, a, b, local[0], texture)
     _paint_things(colour, material, b, local, upright, which["half"])
+    _paint_rooms(colour, material, a, b, upright, salt)
     return colour
 
 
@@ -186,6 +199,23 @@ def _paint_things(colour, material, b, local, upright, half) -> None:
     hub = np.hypot(np.abs(local[0]) - WHEEL_X, b - WHEEL)
     spokes = (material == Material.BICYCLE) & (b < 2 * WHEEL) & (hub < WHEEL - 0.06)
     colour[:, spokes] = 0.5 * colour[:, spokes] + 0.2
+
+
+def _paint_rooms(colour, material, a, b, upright, salt) -> None:
+    """Boards and tiles of floors, backs of books, slats of blinds, pictures."""
+    boards = material == Material.BOARDS
+    colour[:, boards] *= 0.8 + 0.4 * lattice(np.floor(a / 0.14), np.floor(b / 1.9), salt)[boards]
+    colour[:, boards & (np.mod(a, 0.14) < 0.008)] *= 0.6
+    joint = (np.mod(a, 0.3) < 0.014) | (np.mod(b, 0.3) < 0.014)
+    colour[:, (material == Material.TILES) & joint] *= 0.7
+    spines = np.flatnonzero((material == Material.SPINES) & upright)
+    book = np.floor(a[spines] / 0.045)
+    for channel in range(3):
+        colour[channel, spines] *= 0.25 + 1.3 * lattice(book, book * 0 + channel, salt[spines])
+    colour[:, (material == Material.SLATS) & (np.mod(b, 0.07) < 0.02)] *= 0.55
+    art = np.flatnonzero(material == Material.PICTURE)
+    for channel in range(3):
+        colour[channel, art] *= 0.3 + 1.5 * noise(a[art] * 9, b[art] * 9, salt[art] + np.uint32(channel))
 
 
 def develop(

@@ -16,7 +16,7 @@ PRIMITIVE = np.dtype(
     [
         ("shape", "u1"),
         ("material", "u1"),
-        ("label", "u1"),
+        ("label", "u2"),  # NYUv2 has 894
         ("instance", "i4"),  # -1: none
         ("heading", "f4"),  # radians about y; 0 looks along z
         ("centre", "f4", 3),
