@@ -1,7 +1,8 @@
 """Writes a synthetic stand-in for a dataset. `python -m mtlbench.synthesize dataset=cityscapes machine.data=data`
 
 A generator is a class named by a yaml in conf/synthetic: constructed with the yaml's keys and `seed`, it has
-`name` (the folder's), `version`, `items()`, `images(folder)` and `write(folder, *item)`, and pickles.
+`name` (the folder's), `version`, `items()`, `images(folder)` and `write(folder, *item)`, and pickles. Where one file
+holds all items it also has `finish(folder)`, called when all are written.
 """
 
 import difflib
@@ -61,6 +62,8 @@ def synthesize(config: DictConfig) -> str:
         beside.chmod(0o755)
         try:
             _write(source, beside, config.processes)
+            if hasattr(source, "finish"):
+                source.finish(beside)
             (beside / MARKER).write_text(json.dumps(wanted, indent=1) + "\n")
             if not _there(source, folder, wanted, config.overwrite):  # another process may have been faster
                 _move(beside, folder)
