@@ -1,0 +1,45 @@
+"""What a dataset holds and what a network is made of. `python -m mtlbench.inspect dataset=...`, `... inspect model`
+
+    python -m mtlbench.inspect dataset=cityscapes machine.data=<folder>          images and targets as training sees them
+    python -m mtlbench.inspect model architecture=mtan dataset=nyuv2             layers, parameters, operations by part
+    python -m mtlbench.inspect model experiment=survey_nyuv2 depth=3             deeper; beside what the paper prints
+    python -m mtlbench.inspect model experiment=imtl_cityscapes image=[1024,2048]
+    python -m mtlbench.inspect published                                         results/papers/networks.md
+
+The rest of the words are overrides as in `mtlbench.train`; `model` reads no data, and takes `image` and `depth` besides
+(conf/inspect_model.yaml).
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from mtlbench.commands import run_command
+
+COMMANDS = {
+    "dataset": ("mtlbench.inspecting.data", "inspect_data"),
+    "model": ("mtlbench.inspecting.model", "inspect_model"),
+    "published": ("mtlbench.inspecting.published", "inspect_published"),
+}
+"""Each: (module, function of the overrides), imported when it is asked for."""
+
+
+def main() -> None:
+    words = sys.argv[1:] or ["--help"]
+    if {"-h", "--help"} & set(words):
+        print(__doc__.strip())
+        return
+    run_command(lambda: inspect(words))
+
+
+def inspect(words: Sequence[str]) -> str:
+    """Runs one command; without a first word, `dataset`. Raises ValueError for a word that is no command."""
+    first, overrides = (words[0], words[1:]) if "=" not in words[0] else ("dataset", words)
+    if first not in COMMANDS:
+        raise ValueError(f"mtlbench.inspect {first}: there is no such command. There are: {', '.join(COMMANDS)}.")
+    module, function = COMMANDS[first]
+    return getattr(import_module(module), function)(list(overrides))
+
+
+if __name__ == "__main__":
+    main()
