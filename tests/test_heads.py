@@ -56,7 +56,8 @@ def test_psp_is_the_library_module_and_two_convolutions(align_corners: bool):
     head = head_of(PSP, align_corners=align_corners).eval()
     library = smp.decoders.pspnet.decoder.PSPModule(8).eval()
     library.load_state_dict(head.context.state_dict(), strict=True)
-    convolution, norm, relu, dropout, last = head.project
+    convolution, norm, relu, dropout = head.project
+    last = head.predict
     assert isinstance(norm, nn.BatchNorm2d)
     assert isinstance(relu, nn.ReLU)
     assert dropout.p == 0.1
@@ -72,7 +73,8 @@ def test_aspp_is_the_library_module_and_two_convolutions():
     head = head_of(ASPP).eval()
     library = smp.decoders.deeplabv3.decoder.ASPP(8, 8, (1, 2, 3), separable=False, dropout=0.5).eval()
     library.load_state_dict(head.context.state_dict(), strict=True)
-    convolution, norm, _, _, last = head.project
+    convolution, norm, _, _ = head.project
+    last = head.predict
     feature = torch.randn(2, 8, 6, 7)
     with torch.no_grad():
         expected = last(F.relu(norm(F.conv2d(library(feature), convolution.weight, padding=1))))
@@ -85,7 +87,7 @@ def test_options_build_the_papers_heads():
     psp = partial(config.head)(channels=(2048,), reductions=(8,), out_channels=19)
     assert [tuple(block.pool[0].output_size) for block in psp.context.blocks] == [(s, s) for s in (1, 2, 3, 6)]
     assert psp.project[0].weight.shape == (512, 4096, 3, 3)
-    assert psp.project[4].weight.shape == (19, 512, 1, 1)
+    assert psp.predict.weight.shape == (19, 512, 1, 1)
     aspp = partial(load(["head=aspp"]).head)(channels=(2048,), reductions=(8,), out_channels=19)
     assert [branch[0].dilation[0] for branch in list(aspp.context.convs)[1:4]] == [12, 24, 36]
     assert aspp.project[0].weight.shape == (256, 256, 3, 3)

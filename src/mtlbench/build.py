@@ -3,7 +3,7 @@
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mtlbench.batch_norm import synchronise_batch_norm
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import PRECISIONS, Fit, Settings
 from mtlbench.losses import scaled
+from mtlbench.model import HeadMaker
 from mtlbench.parallel import Ranks
 from mtlbench.record import Run
 from mtlbench.weighting import Weighting, check_level
@@ -94,13 +95,32 @@ def settings(config: DictConfig, ranks: Ranks) -> Settings:
     )
 
 
+def heads(config: DictConfig, tasks: Collection[str]) -> HeadMaker | dict[str, HeadMaker]:
+    """What makes the heads: `head` for all tasks, or by task where `head_of` has another one for some of them.
+
+    Raises ValueError for a task that the run does not have, and for what is no head.
+    """
+    common, own = configuration.partial(config.head), config.get("head_of") or {}
+    if not own:
+        return common
+    unknown = [str(task) for task in own if task not in tasks]
+    if unknown:
+        raise ValueError(f"head_of.{unknown[0]}: there is no such task. There are: {', '.join(tasks)}.")
+    for task, node in own.items():
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ValueError(
+                f"head_of.{task}={node}: expected an option of the group head. Type +head@head_of.{task}={node}."
+            )
+    return {task: configuration.partial(own[task]) if task in own else common for task in tasks}
+
+
 def model(config: DictConfig, dataset: MultiTaskDataset, ranks: Ranks) -> nn.Module:
     """The network with its initial weights, which depend on the seed and the network alone."""
     torch.manual_seed(config.seed)
     network = configuration.build(
         config.architecture,
         backbone=configuration.build(config.backbone),
-        head=configuration.partial(config.head),
+        head=heads(config, dataset.tasks),
         tasks=dataset.tasks,
     )
     if config.sync_batch_norm and ranks.size > 1:

@@ -28,6 +28,7 @@ NEUTRAL: dict[str, Any] = {
     "micro_batches": 1,
     "backbone.pool": False,
     "loss_scale": None,
+    "head_of": {},
 }
 """Keys added later, with the default under which a run is what it was before: no part of the identity then."""
 
@@ -113,6 +114,9 @@ def explain(error: Exception, overrides: Sequence[str], name: str = "train") -> 
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         wrong = key.group(1)
+        task = re.match(r"(?:head@)?head_of\.(\w+)", wrong)
+        if task and f"head_of.{task[1]}=" not in "".join(o.partition("@")[2] for o in overrides if o[0] == "+"):
+            return f"{wrong}: {task[1]} has no head of its own yet. Type +head@head_of.{task[1]}=<option of head>."
         base = [o for o in overrides if o.split("=")[0].lstrip("~") != wrong]
         try:
             config = compose(name, overrides=base)

@@ -1,9 +1,10 @@
 """A multi-task network: image -> shared representation -> {task: prediction}."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -30,6 +31,39 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """Prediction [B, out_channels, *size] of a map, [B, out_channels] of a vector."""
+
+
+class MapHead(Head):
+    """A head of a map in three parts, of which an architecture may share the first: `embed`, `predict`, `resize`.
+
+    predict: the last layer, a 1x1 convolution from what `embed` gives to [B, out_channels, h, w]; the only part that
+        depends on out_channels. Shared decoding is `first.resize(own.predict(first.embed(features)), size)`.
+    align_corners: of the bilinear upsampling to the input's size.
+    """
+
+    predict: nn.Conv2d
+    align_corners: bool = False
+
+    @abstractmethod
+    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
+        """What `predict` reads, [B, predict.in_channels, h, w]."""
+
+    def resize(self, prediction: Tensor, size: tuple[int, int]) -> Tensor:
+        if prediction.shape[-2:] == tuple(size):
+            return prediction
+        return F.interpolate(prediction, size, mode="bilinear", align_corners=self.align_corners)
+
+    def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        return self.resize(self.predict(self.embed(features)), size)
+
+
+HeadMaker = Callable[..., Head]
+"""Called with channels=, reductions= and out_channels=."""
+
+
+def maker_of(head: HeadMaker | Mapping[str, HeadMaker], task: str) -> HeadMaker:
+    """What makes this task's head, where an architecture is given one maker for all tasks or one for each."""
+    return head[task] if isinstance(head, Mapping) else head
 
 
 class MultiTaskModel(nn.Module, ABC):

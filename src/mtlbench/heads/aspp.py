@@ -41,9 +41,9 @@ class ASPP(CoarsestMapHead):
             align_corners=align_corners,
         )
 
-    def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
         try:
-            return super().forward(features, size)
+            return super().embed(features)
         except ValueError as error:
             if not self.training or len(features[-1]) > 1:
                 raise

@@ -1,12 +1,11 @@
 """What the heads that read the coarsest map have in common."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtlbench.model import Head
+from mtlbench.model import MapHead
 
 
-class CoarsestMapHead(Head):
+class CoarsestMapHead(MapHead):
     """A context module on the coarsest map, 3x3 convolution, 1x1 convolution, bilinear upsampling.
 
     context: [B, C, h, w] to [B, context_channels, h, w].
@@ -30,12 +29,11 @@ class CoarsestMapHead(Head):
             nn.BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
             nn.Dropout2d(dropout),
-            nn.Conv2d(hidden, out_channels, 1),
         )
+        self.predict = nn.Conv2d(hidden, out_channels, 1)
 
-    def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
-        prediction = self.project(self.context(features[-1]))
-        return F.interpolate(prediction, size, mode="bilinear", align_corners=self.align_corners)
+    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
+        return self.project(self.context(features[-1]))
 
 
 def coarsest(head: str, channels: tuple[int, ...], reductions: tuple[int, ...], least: int = 1) -> int:
