@@ -51,7 +51,7 @@ class NYUv2(MultiTaskDataset):
     depth_scale: what enlarging by s does to depth: "div" (IMTL, LibMTL, the survey) or "none".
     normals_source: "archive" (normals_gt), "depth" (planes fitted to the map of `depth_source`), or null: the archive
         where it is there. `fingerprint` says which.
-    normals_axes: of the archive, one of `nyuv2_normals.AXES`.
+    normals_axes: of the archive, one of `nyuv2_normals.AXES`; a few files are looked at, and have to agree.
     normals_scale: what enlarging by s does to normals: "imtl", (x, y, s z) made one long, or "none" (the MTAN family).
     normals_window: side in pixels of the window that a plane is fitted in.
     crop_border: only rows 44 to 470 and columns 40 to 600 are used, where labels and depth are.
@@ -144,7 +144,10 @@ class NYUv2(MultiTaskDataset):
         if "depth" in self.tasks:
             labels["depth"] = self.depth_label(torch.from_numpy(np.ascontiguousarray(self._cut(depth)))[None])
         if "normals" in self.tasks:
-            normals = nyuv2_normals.from_depth(depth, self.window) if self.fitted else self._archive(index)
+            if self.fitted:
+                normals = nyuv2_normals.from_depth(depth, self.window)
+            else:
+                normals = nyuv2_normals.to_camera(self._stored_normals(index), self.axes)
             labels["normals"] = self.normals_label(torch.from_numpy(np.ascontiguousarray(self._cut(normals))))
         return Image(image), labels
 
@@ -176,14 +179,14 @@ class NYUv2(MultiTaskDataset):
     def _archived(self, index: int) -> tuple[Path, Path]:
         return tuple(self.folder / "normals_gt" / kind / f"{index:04d}.png" for kind in ("normals", "masks"))
 
-    def _archive(self, index: int) -> ndarray:
-        """Normals [3, H, W] in the camera's axes."""
+    def _stored_normals(self, index: int) -> ndarray:
+        """Vectors [H, W, 3] in the archive's axes, 0 where there is none."""
         path, mask = self._archived(index)
         pixels, valid = read_png(path, "RGB"), read_png(mask)
         for name, found in ((path, pixels.shape[:2]), (mask, valid.shape)):
             if found != self.file.size:
                 raise ValueError(f"{name}: {found[0]} x {found[1]} is not the size of the images, {self.file.size}.")
-        return nyuv2_normals.to_camera(nyuv2_normals.from_png(pixels, valid), self.axes)
+        return nyuv2_normals.from_png(pixels, valid)
 
     def _check_archive(self) -> None:
         """Every image has its files, and the axes are what they are said to be."""
@@ -195,10 +198,5 @@ class NYUv2(MultiTaskDataset):
                     f"nyuv2: {path} is missing. Unpack normals_gt.tgz again, or use dataset.normals_source=depth."
                 )
         some = self.trained[:: max(1, len(self.trained) // 4)][:4]
-        share = nyuv2_normals.facing_share(np.stack([self._archive(i) for i in some], 1))
-        if share < 0.9:
-            raise ValueError(
-                f"dataset.normals_axes={self.axes}: only {100 * share:.0f} % of the normals in "
-                f"{self._archived(some[0])[0]} and {len(some) - 1} others face the viewer. Other axes are "
-                f"{', '.join(name for name in nyuv2_normals.AXES if name != self.axes)}."
-            )
+        vectors = np.stack([self._stored_normals(i) for i in some])
+        nyuv2_normals.check_axes(vectors, self.axes, self._archived(some[0])[0])

@@ -3,6 +3,8 @@
 Normals here are in the camera's axes: x right, y down, z along the optical axis, so that z < 0 on all that is seen.
 """
 
+from pathlib import Path
+
 import numpy as np
 from numpy import ndarray
 
@@ -36,10 +38,21 @@ def from_png(pixels: ndarray, valid: ndarray) -> ndarray:
     return np.where(nothing[..., None], np.float32(0), vectors / np.maximum(length, 1e-6))
 
 
-def facing_share(normals: ndarray) -> float:
-    """Of camera-axes normals [3, ...] the share that faces the viewer, z <= 0: nearly 1 where the axes are right."""
-    z = normals[2][np.isfinite(normals[2])]
-    return float((z <= 0.05).mean()) if z.size else 1.0
+def check_axes(vectors: ndarray, axes: str, path: Path) -> None:
+    """Raises ValueError, naming `path`, where stored vectors [..., 3] face the viewer more in other axes than in these.
+
+    What is seen faces the viewer, so that -z is on average largest in the right axes (about 0.5 indoors).
+    """
+    vectors = vectors[(vectors != 0).any(-1) & np.isfinite(vectors).all(-1)]
+    if not len(vectors):
+        return
+    found = {name: -float(to_camera(vectors, name)[2].mean()) for name in AXES}
+    likely = max(found, key=lambda name: found[name])
+    if found[likely] > found[axes] + 0.05:
+        raise ValueError(
+            f"dataset.normals_axes={axes}: in {path} and others the component towards the viewer is {found[axes]:.2f} "
+            f"on average, in the axes {likely} {found[likely]:.2f}. Use dataset.normals_axes={likely}."
+        )
 
 
 def upward_share(normals: ndarray, floor: ndarray) -> float:

@@ -146,19 +146,20 @@ def valid_region(height: int, width: int) -> ndarray:
     return found
 
 
-def raw_depth(seen: View, rng: np.random.Generator) -> ndarray:
-    """Metres [H, W] float32 as the sensor projects them, 0 where it has none: outside the valid area, on what shines,
-    beside the edges of near things, in specks."""
-    height, width = seen.depth.shape
+def unsensed(seen: View, rng: np.random.Generator) -> ndarray:
+    """Where the depth sensor finds nothing [H, W]: on what shines, beside the edges of near things, in specks."""
     inverse = 1 / seen.depth
-    reach = max(1, width // 100)
     hidden = np.zeros(seen.depth.shape, bool)
-    for step in range(1, reach + 1):  # a pattern projected from the right leaves a shadow at the left of near things
+    for step in range(1, max(1, seen.depth.shape[1] // 100) + 1):
+        # a pattern projected from the right leaves a shadow at the left of near things
         hidden[:, :-step] |= inverse[:, step:] > inverse[:, :-step] * (1 + 0.08 * step)
     shiny = np.isin(seen.labels, SHINY) & (rng.uniform(size=hidden.shape) < 0.8)
-    specks = rng.uniform(size=hidden.shape) < 0.01
-    missing = hidden | shiny | specks | ~valid_region(height, width)
-    return np.where(missing, np.float32(0), seen.depth)
+    return hidden | shiny | (rng.uniform(size=hidden.shape) < 0.01)
+
+
+def raw_depth(seen: View, rng: np.random.Generator) -> ndarray:
+    """Metres [H, W] float32 as the sensor projects them, 0 where it has none and outside the valid area."""
+    return np.where(unsensed(seen, rng) | ~valid_region(*seen.depth.shape), np.float32(0), seen.depth)
 
 
 def archived(normals: ndarray, valid: ndarray) -> tuple[ndarray, ndarray]:
