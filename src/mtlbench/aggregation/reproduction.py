@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mtlbench import published_ids, stats
 from mtlbench.aggregation.comparison import Comparison
 from mtlbench.aggregation.naming import flat, shown
@@ -114,8 +117,8 @@ def of_published(row: Row, ids: set[str]) -> str | None:
 
 def _row(comparison: Comparison, one: Beside, ids: set[str], split: bool) -> Row | None:
     if one.printed["method"] == "single_task":
-        name = one.block.metrics.get(one.metric, {}).get("name", "")
-        single = comparison.single.get(name.partition("/")[0])
+        task = one.block.metrics.get(one.metric, {}).get("name", "").partition("/")[0]
+        single = next(iter(comparison.single.values()), None) if task == "*" else comparison.single.get(task)
         said = {key: value for key, value in one.block.ours.items() if not key.startswith("method")}
         return single if single is not None and _is_ours(single, said) else None
     rows = comparison.by_optimizer if split and comparison.by_optimizer else comparison.rows
@@ -140,10 +143,7 @@ def _numbers(one: Beside, comparison: Comparison, row: Row) -> None:
         values = row.deltas.get(published.FORM.get(one.block.paper, "metrics"), [])
     else:
         entry = one.block.metrics[one.metric]
-        if entry["name"] not in comparison.metrics:
-            known = ", ".join(comparison.metrics)
-            raise ValueError(f"published.metrics: {entry['name']} is no metric of ours; there are {known}.")
-        values = row.values([entry["name"]])[:, 0] * entry.get("factor", 1.0)
+        values = _values(comparison, row, entry["name"]) * entry.get("factor", 1.0)
     if len(values):
         one.ours, one.std = stats.mean_std(values, ddof=1)
     if len(row.done) < len(row.results):
@@ -154,6 +154,21 @@ def _numbers(one: Beside, comparison: Comparison, row: Row) -> None:
     lr = (row.results[0].config.get("optimizer") or {}).get("lr")
     if one.printed["lr"] and lr is not None and float(one.printed["lr"]) != lr:
         one.why.append(f"learning rate {shown(lr)}, printed {one.printed['lr']}")
+
+
+def _values(comparison: Comparison, row: Row, name: str) -> NDArray[np.float64]:
+    """A metric of each done seed; of "*/metric" the mean over all tasks, each of its own row for a baseline."""
+    task, _, metric = name.partition("/")
+    names = [known for known in comparison.metrics if known == name or (task == "*" and known.endswith(f"/{metric}"))]
+    if not names:
+        known = ", ".join(comparison.metrics)
+        raise ValueError(f"published.metrics: {name} is no metric of ours; there are {known}.")
+    if not any(row is single for single in comparison.single.values()):
+        return row.values(names).mean(1)
+    each = [comparison.single[known.partition("/")[0]].values([known])[:, 0] for known in names]
+    if len({len(values) for values in each}) == 1:
+        return np.mean(each, axis=0)
+    return np.array([np.mean([values.mean() for values in each])])  # seeds are missing: no spread over seeds
 
 
 def _count(one: Beside, comparison: Comparison) -> None:

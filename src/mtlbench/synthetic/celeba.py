@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mtlbench.datasets.celeba_lists import ATTRIBUTES, LANDMARKS
 from mtlbench.seeds import seed_of
 from mtlbench.synthetic.face_paint import paint
-from mtlbench.synthetic.faces import ATTRIBUTES, HEIGHT, LANDMARKS, WIDTH, Face, face, landmarks
+from mtlbench.synthetic.faces import HEIGHT, WIDTH, Face, face, landmarks
 
 PARTS = {"train": (1, 162_770), "val": (162_771, 182_637), "test": (182_638, 202_599)}
 """The first and the last id of each part."""

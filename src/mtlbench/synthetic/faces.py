@@ -11,18 +11,6 @@ import numpy as np
 
 WIDTH, HEIGHT = 178, 218
 
-ATTRIBUTES = (
-    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
-    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
-    "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes",
-    "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns", "Smiling",
-    "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace",
-    "Wearing_Necktie", "Young",
-)  # fmt: skip
-"""In the order of CelebA's list."""
-
-LANDMARKS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
-
 COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", None)
 BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
 
@@ -153,6 +141,6 @@ def shape(one: Face) -> Shape:
 
 
 def landmarks(one: Face) -> list[tuple[int, int]]:
-    """(x, y) of `LANDMARKS` to whole pixels, as CelebA's list has them; all are in the frame."""
+    """(x, y) of eyes, nose and corners of the mouth to whole pixels, as in CelebA's list; all are in the frame."""
     parts = shape(one)
     return [(round(x), round(y)) for x, y in (*parts.eyes, parts.nose, *parts.mouth)]
