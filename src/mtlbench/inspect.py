@@ -1,6 +1,6 @@
 """What a dataset holds and what a network is made of. `python -m mtlbench.inspect dataset=...`, `... inspect model`
 
-    python -m mtlbench.inspect dataset=cityscapes machine.data=<folder>          images and targets as training sees them
+    python -m mtlbench.inspect dataset=cityscapes machine.data=<folder>          images and targets as trained on
     python -m mtlbench.inspect model architecture=mtan dataset=nyuv2             layers, parameters, operations by part
     python -m mtlbench.inspect model experiment=survey_nyuv2 depth=3             deeper; beside what the paper prints
     python -m mtlbench.inspect model experiment=imtl_cityscapes image=[1024,2048]
