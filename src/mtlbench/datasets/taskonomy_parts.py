@@ -50,9 +50,9 @@ class Parts:
         self._miss_files(broken_files)
         if broken_files == "skip":
             self._check_files(groups)
-        self._count()
         if not self.frames["train"]:
             raise ValueError(f"taskonomy: none of the split's training buildings has an image under {tree.folder}.")
+        self._count()
 
     def path(self, domain: str, frame: Frame) -> Path:
         return self.tree.folder / self.places[domain, frame.building].name(frame)

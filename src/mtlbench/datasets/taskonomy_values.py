@@ -177,8 +177,8 @@ def valid(task: str, name: str, stored: np.ndarray, zbuffer: np.ndarray | None, 
     return ~grown[0].bool().numpy()
 
 
-def decoded(task: str, stored: np.ndarray, valid: np.ndarray | None, blur: float | None, away: bool) -> Label:
-    """The label of p [H, W] or [H, W, 3]. away: normals of which z is stored away from the viewer are turned round."""
+def decoded(task: str, stored: np.ndarray, valid: np.ndarray | None, blur: float | None, turned: bool) -> Label:
+    """The label of p [H, W] or [H, W, 3]. turned: the sign of the normals' z is changed."""
     p = torch.from_numpy(stored.astype(np.float32))
     p = p[None] if p.ndim == 2 else p.permute(2, 0, 1).contiguous()
     if blur is not None:
@@ -186,8 +186,9 @@ def decoded(task: str, stored: np.ndarray, valid: np.ndarray | None, blur: float
     if task in ("depth", "euclidean"):
         p = p / METRE
     elif task == "normals":
-        p = p / 127.5 - 1
-        if away:
+        grey = ((p - 127.5).abs() < 1).all(0)  # no surface, whatever the mask says: made a unit vector it would be one
+        p = (p / 127.5 - 1).masked_fill(grey, math.nan)
+        if turned:
             p[2].neg_()
     elif task == "curvature":
         p = p[:2]
