@@ -129,11 +129,14 @@ class Taskonomy(MultiTaskDataset):
 
 def facing(paths: Sequence[Path]) -> str:
     """Whether surfaces that face the viewer have "low" blue (a published dump of an original file) or "high" (the
-    documentation) in files of normals. Raises ValueError where they do not agree."""
+    documentation) in files of normals. Raises ValueError where they do not agree.
+
+    Of a surface that can be seen, n . ray < 0; where |z| > 0.75 that is z's sign, in images of up to 76 degrees.
+    """
     domain, low, all_ = DOMAINS["normals"], 0, 0
     for path in paths:
         stored = read_png(path, domain.bits, domain.channels).astype(int)
-        surface = (np.abs(stored - 127.5) > 1).any(-1) & (np.abs(stored[..., 2] - 127.5) > 8)
+        surface = np.abs(stored[..., 2] / 127.5 - 1) > 0.75
         low += int((stored[..., 2][surface] < 127.5).sum())
         all_ += int(surface.sum())
     share = low / all_ if all_ else 0.5

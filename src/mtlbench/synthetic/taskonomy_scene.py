@@ -49,15 +49,18 @@ class View:
 def render(seed: int, split: str, point: int, view: int, size: int) -> View:
     """View number `view` of the room number `point`, of size x size pixels."""
     scene = room(seed, split, point)
-    rng = np.random.default_rng(seed_of(seed, "taskonomy", split, point, view))
-    camera = camera_of(scene, point, view, size, np.random.default_rng(seed_of(seed, "fov", split, point)))
-    return seen(scene, camera, size, rng)
+    of_point = np.random.default_rng(seed_of(seed, "taskonomy", split, point))
+    camera = camera_of(scene, view, size, of_point)
+    added = np.array([vase(of_point)], PRIMITIVE)
+    scene = replace(scene, primitives=np.concatenate([scene.primitives, added]))
+    return seen(scene, outside(of_point), camera, np.random.default_rng(seed_of(seed, "view", split, point, view)))
 
 
-def camera_of(scene: Scene, point: int, view: int, size: int, rng: np.random.Generator) -> Camera:
-    """A square camera of 55 to 75 degrees; further views look from further right, to the left, and the other way."""
+def camera_of(scene: Scene, view: int, size: int, rng: np.random.Generator) -> Camera:
+    """A camera of 55 to 75 degrees for size x size pixels; views after the first are from the right, looking left, and
+    from the left, looking right, by turns."""
     focal = size / (2 * tan(radians(rng.uniform(55, 75)) / 2))
-    turned = 0.0 if view == 0 else 0.16 * (1 if view % 2 else -1) * (view + 1) // 2
+    turned = 0.16 * ((view + 1) // 2) * (1 if view % 2 else -1)
     middle = (size - 1) / 2
     pose = scene.pose
     return replace(
@@ -72,17 +75,16 @@ def camera_of(scene: Scene, point: int, view: int, size: int, rng: np.random.Gen
     )
 
 
-def seen(scene: Scene, camera: Camera, size: int, rng: np.random.Generator) -> View:
-    """A room as a camera sees it."""
-    primitives = np.concatenate([scene.primitives, np.array([vase(rng)], PRIMITIVE)])
-    inside = cast(primitives, camera, size, size, cut)
-    beyond = outside(rng)
+def seen(scene: Scene, beyond: ndarray, camera: Camera, rng: np.random.Generator) -> View:
+    """A room, and what is `beyond` its windows (raycast.PRIMITIVE), as a camera in the middle of its image sees it."""
+    size = round(2 * camera.u0 + 1)
+    inside = cast(scene.primitives, camera, size, size, cut)
     street = cast(beyond, camera, size, size)
-    window = np.isin(primitives["label"][inside.primitive], OPENINGS)
-    number = np.where(street.primitive >= 0, street.primitive + len(primitives), -1)
+    window = np.isin(scene.primitives["label"][inside.primitive], OPENINGS)
+    number = np.where(street.primitive >= 0, street.primitive + len(scene.primitives), -1)
     hits = Hits(np.where(window, number, inside.primitive), np.where(window, street.depth, inside.depth))
     rays = camera.rays(size, size)
-    which, local, normal = surface(np.concatenate([primitives, beyond]), hits, camera, rays)
+    which, local, normal = surface(np.concatenate([scene.primitives, beyond]), hits, camera, rays)
     image = develop(hits, which, local, normal, rays, scene.light, scene.shadows, scene.salt)
     there = hits.primitive >= 0
     maps = np.zeros((3, size, size), np.float32), np.zeros((2, size, size), np.float32)
