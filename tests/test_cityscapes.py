@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mtlbench import config
 from mtlbench.dataset import collate
-from mtlbench.datasets.cityscapes import Cityscapes, negate_dx, read_png
+from mtlbench.datasets.cityscapes import Cityscapes, negate_dx
+from mtlbench.images import read_image
 from mtlbench.loader import EvaluationOrder, TrainingOrder, loader
 from mtlbench.losses import MSE, Scaled
 from mtlbench.parallel import Ranks
@@ -285,9 +286,9 @@ def test_both_greys_are_read_alike(tmp_path: Path):
     values = np.array([[0, 1, 255], [7, 33, 24]])
     for name, kind in (("8", np.uint8), ("16", np.uint16)):
         PIL.Image.fromarray(values.astype(kind)).save(tmp_path / f"{name}.png")
-        assert np.array_equal(read_png(tmp_path / f"{name}.png"), values)
+        assert np.array_equal(read_image(tmp_path / f"{name}.png"), values)
     PIL.Image.fromarray(np.array([[32767, 32768, 65535]], np.uint16)).save(tmp_path / "high.png")
-    assert read_png(tmp_path / "high.png").tolist() == [[32767, 32768, 65535]]
+    assert read_image(tmp_path / "high.png").tolist() == [[32767, 32768, 65535]]
 
 
 AUGMENTATION = Augmentation(48, (0.5, 2.0), (-10.0, 10.0), 0.5, 0.5, 0.5)

@@ -67,6 +67,8 @@ def dataset(config: DictConfig) -> MultiTaskDataset:
             f"'loss_scale={{left: 10}}'."
         )
     built = configuration.build(config.dataset, folder=Path(config.machine.data), seed=config.seed)
+    if config.machine.get("cache") is not None and built.images is not None:
+        built.images.keep_in(Path(config.machine.cache))
     built.tasks = scaled(built.tasks, dict(config.loss_scale or {}))
     return built
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from mtlbench.cache import ImageFiles
 from mtlbench.task import Task
 
 
@@ -42,6 +43,8 @@ class MultiTaskDataset(ABC):
     synthetic: bool = False
     left_out: Mapping[str, Any] = MappingProxyType({})
     """What of the data is not used because it is missing or damaged: counts, for the record."""
+    images: ImageFiles | None = None
+    """The image files that are read, which `machine.cache` keeps decoded; see `cache`."""
 
     @abstractmethod
     def split(self, name: str) -> Split | None:

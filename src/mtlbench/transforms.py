@@ -70,6 +70,15 @@ def see(x: Kind, view: View, interpolation: str = "bilinear") -> Kind:
     return F.horizontal_flip(x) if view.mirrored else x
 
 
+def needed(view: View, size: tuple[int, int]) -> tuple[View, tuple[slice, slice]]:
+    """The rows and columns of an image of `size` that a view shows, and the view of these alone."""
+    (top, bottom), (left, right) = (
+        (max(0, first), min(side, first + extent))
+        for first, extent, side in zip((view.top, view.left), (view.height, view.width), size, strict=True)
+    )
+    return view._replace(top=view.top - top, left=view.left - left), (slice(top, bottom), slice(left, right))
+
+
 def _size(x: TVTensor) -> tuple[int, int]:
     return x.canvas if isinstance(x, Label) else tuple(x.shape[-2:])
 
@@ -154,7 +163,12 @@ class Augmentation:
         self, image: Image, labels: Mapping[str, Label], size: tuple[int, int] | None = None
     ) -> tuple[Image, dict[str, Label]]:
         """image [3, H, W] uint8 and labels as seen at random; `size`: of the whole image at scale 1, null: its own."""
-        view, blurred = self.draw(tuple(image.shape[-2:]), size)
+        return self.apply(image, labels, *self.draw(tuple(image.shape[-2:]), size))
+
+    def apply(
+        self, image: Image, labels: Mapping[str, Label], view: View, blurred: bool
+    ) -> tuple[Image, dict[str, Label]]:
+        """What `draw` has drawn. Draws nothing."""
         seen = see(image, view, self.interpolation)
         if blurred:
             seen = F.gaussian_blur(seen, [self.blur_kernel] * 2, [self.blur_sigma] * 2)

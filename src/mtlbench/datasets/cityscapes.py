@@ -7,31 +7,37 @@ own files: {folder}/cityscapes/{leftImg8bit,gtFine,disparity}/{split}/{city}/{ci
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor, nn
 from torchvision.tv_tensors import Image
 
+from mtlbench.cache import ImageFiles
 from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
+from mtlbench.images import read_image
 from mtlbench.labels import ClassMap, Disparity, InstanceOffset, Label
 from mtlbench.losses import L1, MSE, CrossEntropy, Loss, Scaled
 from mtlbench.metrics import Confusion, MeanAbsoluteError, MeanSquaredError
 from mtlbench.seeds import seed_of
 from mtlbench.sliding import Sliding
 from mtlbench.task import IGNORE, Task
-from mtlbench.transforms import Augmentation, normalise, see, whole
+from mtlbench.transforms import Augmentation, needed, normalise, see, whole
 
 TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The ids of the 19 classes, in the order of their trainIds; all others are not evaluated."""
 
 THINGS = range(24, 34)
 """The ids of classes with instances; caravan (29) and trailer (30) are not among the 19."""
+
+Window = tuple[slice, slice]
+"""Rows and columns of an image."""
+
+WHOLE: Window = (slice(None), slice(None))
 
 IMAGES = ("leftImg8bit", "leftImg8bit")
 LABELS = {
@@ -105,6 +111,7 @@ class Cityscapes(MultiTaskDataset):
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         self.files: dict[str, int] = {}  # every file that is read, by its name below the folder, and its size
         trained, self.tested = self._frames("train"), self._frames("val")
+        self._group_files([*trained, *self.tested])
         if not 0 <= validation < len(trained):
             raise ValueError(
                 f"dataset.validation={validation}: 0 to {len(trained) - 1} of the {len(trained):,} training images "
@@ -114,6 +121,16 @@ class Cityscapes(MultiTaskDataset):
         held = set(torch.randperm(len(trained), generator=generator)[:validation].tolist())
         self.trained = [frame for i, frame in enumerate(trained) if i not in held]
         self.held = [frame for i, frame in enumerate(trained) if i in held]
+
+    def _group_files(self, frames: Sequence[Frame]) -> None:
+        self.images = ImageFiles("cityscapes", self.folder)
+        self.photos = self.images.group(
+            IMAGES[1], [self.path(frame, IMAGES) for frame in frames], partial(read_image, mode="RGB")
+        )
+        self.stored = {
+            name: self.images.group(LABELS[name][1], [self.path(frame, LABELS[name]) for frame in frames], read_image)
+            for name in self.readers
+        }
 
     def split(self, name: str) -> Split | None:
         frames = {"train": self.trained, "val": self.held, "test": self.tested}[name]
@@ -189,71 +206,80 @@ class CityscapesSplit(Split):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
         epoch, index = key
-        image, labels = self.read(index)
+        data = self.dataset
         if self.augmented:
+            pixels, stored = self._stored(index)
             with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator and takes no other
-                torch.manual_seed(seed_of(self.dataset.seed, "augment", epoch, index))
-                image, labels = self.dataset.augmentation(image, labels, self.dataset.size)
+                torch.manual_seed(seed_of(data.seed, "augment", epoch, index))
+                view, blurred = data.augmentation.draw(pixels.shape[:2], data.size)
+            view, window = needed(view, pixels.shape[:2])  # what is not seen is not converted
+            image, labels = data.augmentation.apply(*self._converted(pixels, stored, window), view, blurred)
         else:
-            view = whole(image, self.dataset.size)
+            image, labels = self.read(index)
+            view = whole(image, data.size)
             image, labels = see(image, view), {name: see(label, view) for name, label in labels.items()}
         return normalise(image), {name: label.as_subclass(Tensor).contiguous() for name, label in labels.items()}
 
     def read(self, index: int) -> tuple[Image, dict[str, Label]]:
         """Image [3, H, W] uint8 and labels at full resolution, as they are on disk."""
+        return self._converted(*self._stored(index), WHOLE)
+
+    def _stored(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         frame, data = self.frames[index], self.dataset
         path = data.path(frame, IMAGES)
-        pixels = read_png(path, "RGB")
-        labels = {}
-        for name, reader in data.readers.items():
-            stored = read_png(data.path(frame, LABELS[name]))
-            if stored.shape != pixels.shape[:2]:
+        pixels = data.photos(path)
+        stored = {name: files(data.path(frame, LABELS[name])) for name, files in data.stored.items()}
+        for name, values in stored.items():
+            if values.shape != pixels.shape[:2]:
                 raise ValueError(
-                    f"{data.path(frame, LABELS[name])}: {_shape(stored)} is not the size of its image, "
+                    f"{data.path(frame, LABELS[name])}: {_shape(values)} is not the size of its image, "
                     f"{_shape(pixels)} ({path})."
                 )
-            labels[name] = reader(stored)
-        return Image(torch.from_numpy(pixels).permute(2, 0, 1)), labels
+        return pixels, stored
+
+    def _converted(
+        self, pixels: np.ndarray, stored: Mapping[str, np.ndarray], window: Window
+    ) -> tuple[Image, dict[str, Label]]:
+        labels = {name: reader(stored[name], window) for name, reader in self.dataset.readers.items()}
+        cut = np.ascontiguousarray(pixels[window].transpose(2, 0, 1))
+        return Image(torch.from_numpy(cut if cut.flags.writeable else cut.copy())), labels
 
 
-def read_png(path: Path, mode: str | None = None) -> np.ndarray:
-    """A PNG as an array [H, W] (int32: 8 or 16 bit alike) or, for mode RGB, [H, W, 3] uint8.
+def class_map(stored: np.ndarray, window: Window = WHOLE) -> ClassMap:
+    """labelIds [H, W] to the 19 trainIds, in a window of the image; all other ids to IGNORE."""
+    return ClassMap(torch.from_numpy(TRAIN_IDS[stored[window]]))
 
-    16-bit greys go through numpy: their mode differs between versions of Pillow, and torchvision's older
-    functions make numbers above 32767 negative. Raises ValueError that names a missing or broken file.
+
+def disparity(stored: np.ndarray, window: Window = WHOLE) -> Disparity:
+    """p [H, W] to (p - 1) / 256 pixels in a window; p = 0 is unknown, p = 1 a measured disparity of 0."""
+    cut = stored[window]
+    pixels = (cut.astype(np.float32) - 1) / 256
+    pixels[cut == 0] = np.nan
+    return Disparity(torch.from_numpy(pixels)[None])
+
+
+def instance_offset(stored: np.ndarray, window: Window = WHOLE, *, instances: np.ndarray) -> InstanceOffset:
+    """instanceIds [H, W] to the offsets to the mean pixel of each, in a window of the image.
+
+    `instances` [65536]: which values are one. The mean is of all its pixels, also those outside of the window.
     """
-    try:
-        with PIL.Image.open(path) as image:
-            pixels = np.array(image.convert(mode)) if mode else np.asarray(image).astype(np.int32)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by where the file breaks off
-        raise ValueError(f"{path}: this PNG cannot be read ({error}). Unpack or download it again.") from error
-    if mode is None and pixels.ndim != 2:
-        raise ValueError(f"{path}: one grey channel is expected, found {pixels.shape[2]} channels.")
-    return pixels
-
-
-def class_map(stored: np.ndarray) -> ClassMap:
-    """labelIds [H, W] to the 19 trainIds; all other ids to IGNORE."""
-    return ClassMap(torch.from_numpy(TRAIN_IDS[stored]))
-
-
-def disparity(stored: np.ndarray) -> Disparity:
-    """p [H, W] to (p - 1) / 256 pixels; p = 0 is unknown, p = 1 a measured disparity of 0."""
-    pixels = (stored.astype(np.float32) - 1) / 256
-    return Disparity(torch.from_numpy(np.where(stored > 0, pixels, np.float32(np.nan)))[None])
-
-
-def instance_offset(stored: np.ndarray, instances: np.ndarray) -> InstanceOffset:
-    """instanceIds [H, W] to the offsets to the mean pixel of each; `instances` [65536]: which values are one."""
-    height, width = stored.shape
+    stored = np.asarray(stored)
     where = np.flatnonzero(instances[stored])
     ids = stored.ravel()[where]
-    points = np.stack([where % width, where // width])  # x, y
     count = np.maximum(np.bincount(ids), 1)
-    offsets = np.full((2, height * width), np.nan, dtype=np.float32)
-    for i, coordinate in enumerate(points):
-        offsets[i, where] = (np.bincount(ids, coordinate) / count)[ids] - coordinate
-    return InstanceOffset(torch.from_numpy(offsets.reshape(2, height, width)))
+    y, x = np.divmod(where.astype(np.int32), stored.shape[1])
+    means = [np.bincount(ids, coordinate) / count for coordinate in (x, y)]
+    cut = stored[window]
+    place = np.nonzero(instances[cut])
+    ids = cut[place]
+    offsets = np.full((2, *cut.shape), np.nan, dtype=np.float32)
+    for i, axis in enumerate((1, 0)):
+        first, here = np.float32(window[axis].start or 0), place[axis].astype(np.float32)
+        offset = (means[i][ids] - (here + first)).astype(np.float32)
+        if cut.shape != stored.shape:  # rounded as by a crop of the whole image's offsets
+            offset = offset + (here + first) - first - here
+        offsets[i][place] = offset
+    return InstanceOffset(torch.from_numpy(offsets))
 
 
 TRAIN_IDS = np.full(65536, IGNORE, dtype=np.uint8)
@@ -269,7 +295,7 @@ def instance_values(crowd: str, unevaluated: str) -> np.ndarray:
     return np.isin(ids, things) & (single | (crowd == "instance"))
 
 
-def _readers(crowd: str, unevaluated: str) -> dict[str, Callable[[np.ndarray], Label]]:
+def _readers(crowd: str, unevaluated: str) -> dict[str, Callable[[np.ndarray, Window], Label]]:
     instances = instance_values(crowd, unevaluated)
     return {
         "semantic": class_map,
