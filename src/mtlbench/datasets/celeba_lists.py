@@ -1,8 +1,8 @@
 """CelebA's files: two trees of folders, lists of text separated by any number of blanks."""
 
 import os
-import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,8 +147,7 @@ def _table(path: Path, lines: Sequence[str], first: int, columns: int, allowed: 
     wrong = next((i for i, text in enumerate(numbers) if len(text.split()) != columns), None)
     values = np.zeros(0, np.int16)
     if wrong is None:
-        with warnings.catch_warnings():  # of text that is no number, which is found below
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with suppress(ValueError):  # words that are no numbers are found below
             # eight million numbers: a list of words would be 800 MB and take seconds
             values = np.fromstring(" ".join(numbers), dtype=np.int16, sep=" ")
         if values.size == columns * len(names):
