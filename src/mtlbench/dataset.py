@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ class MultiTaskDataset(ABC):
     `seed=` (the run's, for augmentation only; what is *in* a split never depends on it)."""
 
     tasks: Mapping[str, Task]
+    """Chosen before any file is looked for, so that networks can be made and counted without data."""
+    image_shape: ClassVar[tuple[int, int, int] | None] = None
+    """(channels, height, width) of the data's own images, before any resizing or crop; None where they differ."""
     synthetic: bool = False
     left_out: Mapping[str, Any] = MappingProxyType({})
     """What of the data is not used because it is missing or damaged: counts, for the record."""

@@ -73,6 +73,8 @@ class CelebA(MultiTaskDataset):
     Raises ValueError for what is missing, damaged or does not fit together, naming the file.
     """
 
+    image_shape = (3, 218, 178)
+
     def __init__(
         self,
         folder: Path,

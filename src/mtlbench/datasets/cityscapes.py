@@ -80,6 +80,8 @@ class Cityscapes(MultiTaskDataset):
     Raises ValueError for missing folders and files, with the file's name for a broken one or one of another size.
     """
 
+    image_shape = (3, 1024, 2048)
+
     def __init__(
         self,
         folder: Path,

@@ -53,6 +53,8 @@ class CityscapesNpy(MultiTaskDataset):
     Raises ValueError for missing, broken or unexpected files, naming them.
     """
 
+    image_shape = (3, 128, 256)
+
     def __init__(
         self,
         folder: Path,

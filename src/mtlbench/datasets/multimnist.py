@@ -101,6 +101,8 @@ class OverlaidDigits(MultiTaskDataset):
     name: ClassVar[str]
     things: ClassVar[str] = "digits"
 
+    image_shape = (1, 28, 28)
+
     def __init__(
         self,
         folder: Path,

@@ -49,6 +49,8 @@ class NYUv2Npy(MultiTaskDataset):
     Raises ValueError for missing, broken or unexpected files, naming them.
     """
 
+    image_shape = (3, 288, 384)
+
     def __init__(
         self,
         folder: Path,

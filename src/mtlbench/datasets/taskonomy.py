@@ -56,6 +56,8 @@ class Taskonomy(MultiTaskDataset):
     Raises ValueError for what is missing, damaged, of another size, bit depth or encoding, naming the file.
     """
 
+    image_shape = (3, 512, 512)
+
     def __init__(
         self,
         folder: Path,
