@@ -244,7 +244,7 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-HALF = {"survey_cityscapes": ["schedule=tenth"], "survey_celeba": ["schedule=tenth"]}
+HALF = {name: ["schedule=tenth"] for name in ("survey_cityscapes", "survey_celeba", "survey_nyuv2")}
 """Words beside those of smoke.toml: one of its two schedules is enough here."""
 
 
