@@ -46,7 +46,7 @@ ALLOWED = {
     },
     "backbones": {"model", "backbones"},
     "heads": {"model", "heads"},
-    "architectures": {"model", "seeds", "task"},
+    "architectures": {"architectures", "model", "seeds", "task"},
     "loggers": set(),
 }
 

@@ -67,8 +67,8 @@ def dataset(config: DictConfig) -> MultiTaskDataset:
             f"'loss_scale={{left: 10}}'."
         )
     built = configuration.build(config.dataset, folder=Path(config.machine.data), seed=config.seed)
-    if config.machine.get("cache") is not None and built.images is not None:
-        built.images.keep_in(Path(config.machine.cache))
+    if config.machine.get("cache") is not None and built.image_files is not None:
+        built.image_files.keep_in(Path(config.machine.cache))
     built.tasks = scaled(built.tasks, dict(config.loss_scale or {}))
     return built
 
@@ -121,7 +121,7 @@ def model(config: DictConfig, dataset: MultiTaskDataset, ranks: Ranks) -> nn.Mod
     torch.manual_seed(config.seed)
     network = configuration.build(
         config.architecture,
-        backbone=configuration.build(config.backbone),
+        backbone=configuration.partial(config.backbone),  # some architectures need several
         head=heads(config, dataset.tasks),
         tasks=dataset.tasks,
     )
@@ -131,7 +131,7 @@ def model(config: DictConfig, dataset: MultiTaskDataset, ranks: Ranks) -> nn.Mod
     if config.machine.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if config.machine.compile:
-        network.backbone.compile()
+        network.compile_trunk()
     return network
 
 
@@ -142,12 +142,19 @@ def method(config: DictConfig, dataset: MultiTaskDataset, network: nn.Module) ->
     return built
 
 
+def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """The network's parameters as groups of the optimizer, whose learning rate is `rate`."""
+    faster = [(parameters, factor) for parameters, factor in network.faster() if factor != 1 and parameters]
+    apart = {id(p) for parameters, _ in faster for p in parameters}
+    trained = [p for p in network.parameters() if p.requires_grad and id(p) not in apart]
+    return [{"params": trained}, *({"params": ps, "lr": factor * rate} for ps, factor in faster)]
+
+
 def fit(config: DictConfig, dataset: MultiTaskDataset, numbers: Settings, ranks: Ranks, run: Run | None) -> Fit:
     """Everything of a run, at its beginning."""
     network = model(config, dataset, ranks)
     weighting = method(config, dataset, network)
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [{"params": trained}, *weighting.parameter_groups()]
+    groups = [*parameter_groups(network, config.optimizer.lr), *weighting.parameter_groups()]
     optimizer = configuration.build(config.optimizer, groups)
     schedule = configuration.build(config.schedule)
     return Fit(run, network, dataset, weighting, optimizer, schedule, numbers, ranks)

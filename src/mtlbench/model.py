@@ -2,16 +2,34 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Stage(NamedTuple):
+    """A stretch of a backbone, from one map to the next.
+
+    channels: of the map that it gives. modules: what it runs.
+    inner: channels of a map inside it, of the same height and width, from which MTAN makes its masks: what a ResNet's
+        last block reads; 0 where there is none.
+    upward: whether it begins by enlarging the map.
+    """
+
+    channels: int
+    modules: tuple[nn.Module, ...]
+    inner: int = 0
+    upward: bool = False
 
 
 class Backbone(nn.Module, ABC):
     """Image [B, C, H, W] to feature tensors, coarse last.
 
     channels: of each tensor. reductions: the input's sides over each tensor's; 0 for a vector [B, C].
+
+    For architectures that look inside, a backbone has `stages`, and `forward` is `stage` for each of them, then
+    `collect`: see `in_stages`.
     """
 
     channels: tuple[int, ...]
@@ -19,6 +37,40 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
+
+    def stages(self) -> dict[str, Stage]:
+        """Its stages by name, in order. Raises ValueError for a backbone that has none."""
+        raise ValueError(
+            f"backbone: {type(self).__name__} has no stages to look into. Type architecture=multi_decoder or "
+            f"architecture=full_sharing, which do not, or a backbone that has, such as backbone=resnet18."
+        )
+
+    def stage(self, name: str, x: Tensor, memory: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+        """The inner map (None without one) and the map of a stage, from the map of the stage before (or the image).
+
+        memory: of one pass, empty at first: what a later stage needs besides (the places of a pooling's maxima).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has stages, but no stage()")
+
+    def collect(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The tensors of `forward` from the stages' maps by name."""
+        raise NotImplementedError(f"{type(self).__name__} has stages, but no collect()")
+
+    def in_stages(self, image: Tensor) -> tuple[Tensor, ...]:
+        """`forward`, stage by stage."""
+        x, memory, maps = image, {}, {}
+        for name in self.stages():
+            _, x = self.stage(name, x, memory)
+            maps[name] = x
+        return self.collect(maps)
+
+
+BackboneMaker = Callable[[], Backbone]
+
+
+def made(backbone: Backbone | BackboneMaker) -> Backbone:
+    """A backbone, where an architecture is given one or what makes it."""
+    return backbone if isinstance(backbone, nn.Module) else backbone()
 
 
 class Head(nn.Module, ABC):
@@ -71,9 +123,12 @@ class MultiTaskModel(nn.Module, ABC):
 
     shared_representation: whether the tensors of `encode` are all that the heads read; without it
         `method.level=feature` is refused.
+    representation: which tensors these are, in words.
+    backbone: where there is one for all tasks.
     """
 
-    shared_representation: ClassVar[bool] = True
+    shared_representation: bool = True
+    representation: ClassVar[str] = "what encode() gives"
     tasks: tuple[str, ...]
 
     @abstractmethod
@@ -108,6 +163,14 @@ class MultiTaskModel(nn.Module, ABC):
             if any(p.ndim >= 2 for p in parameters):
                 return parameters
         return []
+
+    def faster(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters that train at a multiple of the run's learning rate, and the multiple."""
+        return []
+
+    def compile_trunk(self) -> None:
+        """Compiles what takes the most time."""
+        self.backbone.compile()
 
     def forward(self, image: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         features = self.encode(image)
