@@ -2,8 +2,8 @@
 
 A dataset that reads image files takes part so:
 
-    self.images = ImageFiles("celeba", folder)                          in its constructor; `build.dataset` looks for it
-    self.photos = self.images.group("photos", paths, read)              all files of one kind that may be read
+    self.image_files = ImageFiles("celeba", folder)                          in its constructor; `build.dataset` looks for it
+    self.photos = self.image_files.group("photos", paths, read)              all files of one kind that may be read
     pixels = self.photos(path)                                          in the place of read(path)
 
 `read` is a function of a path, as `partial(read_image, mode="RGB")` of images.py: [H, W] or [H, W, C] of uint8 or

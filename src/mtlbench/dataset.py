@@ -46,8 +46,14 @@ class MultiTaskDataset(ABC):
     synthetic: bool = False
     left_out: Mapping[str, Any] = MappingProxyType({})
     """What of the data is not used because it is missing or damaged: counts, for the record."""
-    images: ImageFiles | None = None
+    image_files: ImageFiles | None = None
     """The image files that are read, which `machine.cache` keeps decoded; see `cache`."""
+    official: Mapping[str, int] = MappingProxyType({})
+    """How many images the parts have as published: "train" with what is held out of it, where there is no "val"."""
+    words: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """{task: what its classes or numbers are called}, for people."""
+    colours: Mapping[str, Sequence[tuple[int, int, int]]] = MappingProxyType({})
+    """{task: the colours (R, G, B) in which its classes are known}, for people."""
 
     @abstractmethod
     def split(self, name: str) -> Split | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,17 @@ from mtlbench.transforms import Augmentation, needed, normalise, see, whole
 
 TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The ids of the 19 classes, in the order of their trainIds; all others are not evaluated."""
+
+NAMES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+COLOURS = (
+    *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153)),
+    *((250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0)),
+    *((0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
+)
+"""Of the 19 classes, as in the authors' figures."""
 
 THINGS = range(24, 34)
 """The ids of classes with instances; caravan (29) and trailer (30) are not among the 19."""
@@ -82,6 +94,10 @@ class Cityscapes(MultiTaskDataset):
 
     image_shape = (3, 1024, 2048)
 
+    official = MappingProxyType({"train": 2975, "test": 500})
+    words = MappingProxyType({"semantic": NAMES})
+    colours = MappingProxyType({"semantic": COLOURS})
+
     def __init__(
         self,
         folder: Path,
@@ -125,12 +141,14 @@ class Cityscapes(MultiTaskDataset):
         self.held = [frame for i, frame in enumerate(trained) if i in held]
 
     def _group_files(self, frames: Sequence[Frame]) -> None:
-        self.images = ImageFiles("cityscapes", self.folder)
-        self.photos = self.images.group(
+        self.image_files = ImageFiles("cityscapes", self.folder)
+        self.photos = self.image_files.group(
             IMAGES[1], [self.path(frame, IMAGES) for frame in frames], partial(read_image, mode="RGB")
         )
         self.stored = {
-            name: self.images.group(LABELS[name][1], [self.path(frame, LABELS[name]) for frame in frames], read_image)
+            name: self.image_files.group(
+                LABELS[name][1], [self.path(frame, LABELS[name]) for frame in frames], read_image
+            )
             for name in self.readers
         }
 
