@@ -10,6 +10,7 @@ LibMTL's copy, with one folder `label` of 7 classes, is read as well.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.tv_tensors import Image
 
 from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
+from mtlbench.datasets.cityscapes import COLOURS, NAMES
 from mtlbench.datasets.dense import INPUTS, MapSplit, check_size, fingerprint, hold_out
 from mtlbench.datasets.measures import Measures, check
 from mtlbench.datasets.npy_tree import NpyTree
@@ -28,6 +30,11 @@ OBTAIN = (
     "Unpack the archive that github.com/lorenmt/mtan links to there, set machine.data=<folder above cityscapes_npy>, "
     "or write a small synthetic one:\n  python -m mtlbench.synthesize dataset=cityscapes_npy machine.data={}"
 )
+
+CATEGORIES = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
+WORDS = {2: ("background", "foreground"), 7: CATEGORIES, 19: NAMES}
+KNOWN_BY = {2: (0, 13), 7: (0, 2, 5, 8, 10, 11, 13), 19: range(19)}
+"""{number of classes: those of the 19 in whose colours they are shown}"""
 
 UNITS = {"mtan": "", "px_full": "px", "px_at_size": "px"}
 """{unit of inverse depth: what is said in tables}"""
@@ -54,6 +61,7 @@ class CityscapesNpy(MultiTaskDataset):
     """
 
     image_shape = (3, 128, 256)
+    official = MappingProxyType({"train": 2975, "test": 500})
 
     def __init__(
         self,
@@ -82,6 +90,8 @@ class CityscapesNpy(MultiTaskDataset):
         self.depth_label = Disparity if unit == "px_at_size" else INVERSE_DEPTH[invdepth_scale]
         available = {"semantic": measures.semantic(classes), "depth": measures.depth(UNITS[unit])}
         self.tasks = select_tasks(available, tasks, "cityscapes_npy")
+        self.words = {"semantic": WORDS[classes]}
+        self.colours = {"semantic": [COLOURS[i] for i in KNOWN_BY[classes]]}
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         names = {"semantic": (f"label_{classes}", "label"), "depth": ("depth",)}
         kinds = {"image": ("image",)} | {task: names[task] for task in self.tasks}

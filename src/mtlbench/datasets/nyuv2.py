@@ -13,6 +13,7 @@ pip install 'mtlbench[datasets]'.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ from torchvision.tv_tensors import Image
 
 from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
 from mtlbench.datasets import nyuv2_normals
-from mtlbench.datasets.cityscapes import read_png
 from mtlbench.datasets.dense import INPUTS, MapSplit, check_size, fingerprint, hold_out
 from mtlbench.datasets.measures import Measures, check
-from mtlbench.datasets.nyuv2_classes import LABELS, targets
+from mtlbench.datasets.nyuv2_classes import LABELS, names_of, targets
 from mtlbench.datasets.nyuv2_files import FILE, LabeledFile, read_mappings, read_split
+from mtlbench.images import read_image
 from mtlbench.labels import METRIC_DEPTH, NORMALS, ClassMap, Label
 from mtlbench.sliding import Sliding
 from mtlbench.transforms import Augmentation
@@ -61,6 +62,9 @@ class NYUv2(MultiTaskDataset):
     vectors, x right, y down, z along the optical axis; NaN where there is none.
     Raises ValueError for missing, broken or unexpected files, naming them.
     """
+
+    image_shape = (3, 480, 640)
+    official = MappingProxyType({"train": 795, "test": 654})
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class NYUv2(MultiTaskDataset):
         self.depth_label, self.normals_label = METRIC_DEPTH[depth_scale], NORMALS[normals_scale]
         available = {"semantic": measures.semantic(classes), "depth": measures.depth(), "normals": measures.normals()}
         self.tasks = select_tasks(available, tasks, "nyuv2")
+        self.words = {"semantic": names_of(classes)}
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         self.fitted = "normals" in self.tasks and self._fitted(normals_source)
         variables = ["labels"] * ("semantic" in self.tasks)
@@ -182,7 +187,7 @@ class NYUv2(MultiTaskDataset):
     def _stored_normals(self, index: int) -> ndarray:
         """Vectors [H, W, 3] in the archive's axes, 0 where there is none."""
         path, mask = self._archived(index)
-        pixels, valid = read_png(path, "RGB"), read_png(mask)
+        pixels, valid = read_image(path, "RGB"), read_image(mask)
         for name, found in ((path, pixels.shape[:2]), (mask, valid.shape)):
             if found != self.file.size:
                 raise ValueError(f"{name}: {found[0]} x {found[1]} is not the size of the images, {self.file.size}.")

@@ -133,6 +133,12 @@ def targets(classes: int, to_40: ndarray, to_13: ndarray) -> ndarray:
     return found if classes == 41 else np.where(found == 0, IGNORE, found - 1).astype(np.uint8)
 
 
+def names_of(classes: int) -> tuple[str, ...]:
+    """The names of 13, 40 or 41 classes, in the order of the targets."""
+    names = tuple(name for name, *_ in CLASSES)
+    return {13: NAMES_13, 40: names, 41: ("unlabelled", *names)}[classes]
+
+
 def official_split(images: int) -> tuple[list[int], list[int]]:
     """(training, test) images, from 0."""
     test = [i - 1 for i in numbers(TEST)]

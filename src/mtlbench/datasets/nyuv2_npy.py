@@ -8,6 +8,7 @@ Download the archive that github.com/lorenmt/mtan links to and unpack it so that
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from mtlbench.datasets import nyuv2_normals
 from mtlbench.datasets.dense import INPUTS, MapSplit, check_size, fingerprint, hold_out
 from mtlbench.datasets.measures import Measures, check
 from mtlbench.datasets.npy_tree import NpyTree
-from mtlbench.datasets.nyuv2_classes import LIBMTL_VALIDATION, numbers
+from mtlbench.datasets.nyuv2_classes import LIBMTL_VALIDATION, names_of, numbers
 from mtlbench.labels import METRIC_DEPTH, NORMALS, Label
 from mtlbench.sliding import Sliding
 from mtlbench.transforms import Augmentation
@@ -50,6 +51,8 @@ class NYUv2Npy(MultiTaskDataset):
     """
 
     image_shape = (3, 288, 384)
+    official = MappingProxyType({"train": 795, "test": 654})
+    words = MappingProxyType({"semantic": names_of(CLASSES)})
 
     def __init__(
         self,
