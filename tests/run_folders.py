@@ -68,6 +68,7 @@ class Folder:
             "diverged": None,
             "epochs": len(lines),
             "seconds_per_step": seconds,
+            "load": 1.0,
         }
         folder = self.path / cell.id
         folder.mkdir(parents=True)

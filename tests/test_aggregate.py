@@ -67,6 +67,18 @@ def test_golden_table(tiny, tmp_path):
     assert main_table(tiny.aggregate(tmp_path)) == GOLDEN
 
 
+def test_seconds_on_a_busy_machine_are_left_out(tiny, tmp_path):
+    for seed in range(3):
+        test = {"left/accuracy": 79.0, "right/error": 0.2}
+        tiny.run("method=mgda", "optimizer.lr=0.02", seed=seed, test=test, seconds=1.0, load=(1.5, 3.2, None)[seed])
+        tiny.run("method=pcgrad", "optimizer.lr=0.02", seed=seed, test=test, seconds=1.0, load=3.2)
+    text = main_table(tiny.aggregate(tmp_path))
+    rows = rows_of(text)
+    assert [rows[name][5] for name in ("mgda lr=0.02", "pcgrad lr=0.02")] == ["2.00", "-"]
+    assert "without 4 of 12 runs, whose machine had more than 1.5 processes a core" in text
+    assert "of 1 of 12 runs it is not known whether the machine had other work" in text
+
+
 def main_table(files):
     return files["table.md"].partition("\n## ")[0]
 

@@ -66,6 +66,7 @@ def entry(
         "epochs": len(lines),
         "seconds": fit.seconds,
         "seconds_per_step": statistics.median(steps) if steps else None,
+        "load": provenance.load(),
         "data_wait": statistics.mean(waits) if waits else None,
         "best_epoch": fit.best["epoch"],
         "changed": fit.around["changed"],

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import os
 import platform
 import subprocess
 import sys
@@ -78,3 +79,13 @@ def versions() -> dict[str, str | None]:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None
     return found
+
+
+def load() -> float | None:
+    """Processes that ran or wanted to, a core of this machine, in its last minute; None where that is not known.
+
+    Well above 1 it says that seconds measured here were shared with something else.
+    """
+    if not hasattr(os, "getloadavg"):
+        return None
+    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)

@@ -10,7 +10,7 @@ import numpy as np
 from mtlbench import stats
 from mtlbench.aggregation.comparison import Comparison, versions
 from mtlbench.aggregation.inference import ENOUGH
-from mtlbench.aggregation.rows import Row
+from mtlbench.aggregation.rows import BUSY, Row, alone
 from mtlbench.aggregation.selection import SCORES, SELECT
 from mtlbench.aggregation.tables import BEST, SECOND, Cell, Table, decimals
 
@@ -117,9 +117,21 @@ def legend(comparison: Comparison) -> list[str]:
         "al. 2023). Δm tasks: mean over tasks of the mean over their metrics, higher is better (Vandenhende et al. "
         "2021). Each seed against the mean over seeds of single_task.",
         _rank(comparison, comparison.rows),
-        "s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine. "
-        "Σ weights: mean over steps of the sum of the task weights, a hidden factor of the learning rate.",
+        "s/step ÷ equal: median over seeds of seconds per step relative to equal, same seed and machine"
+        f"{_busy(comparison)}. Σ weights: mean over steps of the sum of the task weights, a hidden factor of the "
+        "learning rate.",
     ]
+
+
+def _busy(comparison: Comparison) -> str:
+    """Which seconds are left out, and which may not be what they seem."""
+    done = [result for row in comparison.rows for result in row.done]
+    busy = sum(not alone(result) for result in done)
+    unknown = sum(result.record.get("load") is None for result in done)
+    said = f"; without {busy} of {len(done)} runs, whose machine had more than {BUSY} processes a core" if busy else ""
+    if unknown:
+        said += f"; of {unknown} of {len(done)} runs it is not known whether the machine had other work"
+    return said
 
 
 def _rank(comparison: Comparison, rows: Sequence[Row]) -> str:

@@ -97,9 +97,19 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
+BUSY = 1.5
+"""Processes a core from which on a run's seconds are not its own."""
+
+
+def alone(result: Result) -> bool:
+    """Whether the run's seconds are known and, where its record tells the machine's load, were not shared."""
+    return bool(result.record["seconds_per_step"]) and (result.record.get("load") or 0) <= BUSY
+
+
 def relative_seconds(rows: Sequence[Row]) -> None:
     """Median over seeds of a run's seconds per step to those of equal: same seed, same machine, and the same
     configuration but for the method; where equal has no run at that learning rate, at any (the work is the same).
+    Runs on a machine that was BUSY are left out.
     """
     equal: dict[tuple, list[float]] = {}
     keyed = [
@@ -108,14 +118,14 @@ def relative_seconds(rows: Sequence[Row]) -> None:
     ]
     for _, results in keyed:
         for result, keys in results:
-            if result.option("method") == "equal" and result.record["seconds_per_step"]:
+            if result.option("method") == "equal" and alone(result):
                 for key in keys:
                     equal.setdefault(key, []).append(result.record["seconds_per_step"])
     for row, results in keyed:
         ratios = []
         for result, (exact, any_rate) in results:
             of_equal = equal.get(exact) or equal.get(any_rate)
-            if of_equal and result.record["seconds_per_step"]:
+            if of_equal and alone(result):
                 ratios.append(result.record["seconds_per_step"] / statistics.median(of_equal))
         row.seconds = statistics.median(ratios) if ratios else math.nan
 
