@@ -3,8 +3,9 @@
 import difflib
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -12,7 +13,8 @@ from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
-from mtlbench.model import Backbone
+from mtlbench.backbones.timm_stages import Cut, cut, feature, run
+from mtlbench.model import Backbone, Stage
 
 PATIENCE = 3.0
 """Seconds in which the hub must answer one small request before a download is begun."""
@@ -34,9 +36,13 @@ class Timm(Backbone):
         "tv_in1k" (torchvision's first ResNets); or a local .pth or .safetensors file with timm's key names,
         which for ResNets are torchvision's too. A classifier in it is left out.
     pool: the map's mean over its places, a vector, is the representation (attributes, classes).
-    Raises ValueError for a name, stride, index, tag or file that does not exist or does not fit, and within
-    seconds where the weights are neither in the local cache nor to be had from the hub.
+    Raises ValueError for a name, stride, index, tag or file that does not exist or does not fit, within
+    seconds where the weights are neither in the local cache nor to be had from the hub, and for images with a
+    side below the coarsest map's stride.
     """
+
+    features: ClassVar[dict[str, Any]] = {}
+    """What else timm is told about the maps, where a family of networks needs it."""
 
     def __init__(
         self,
@@ -52,23 +58,63 @@ class Timm(Backbone):
         if not ordered or ordered != sorted(set(ordered)) or ordered[0] < 0:
             raise ValueError(f"backbone.out_indices={ordered}: expected ascending numbers from 0, such as [4].")
         # the network before its weights: a wrong option should not wait for a download
-        options = {"features_only": True, "out_indices": ordered}
+        options = {"features_only": True, "out_indices": ordered} | self.features
         if output_stride is not None:
             options["output_stride"] = output_stride
         with torch.device("meta"):
             _create(name, options)
         self.network = _create(name, options | _pretrained(name, weights))
-        self.pool = pool
+        self.name, self.pool = name, pool
+        self._cut: dict[str, Cut] | None = None
         if pool and len(ordered) > 1:
             raise ValueError(
                 f"backbone.pool=true: one map is averaged, and backbone.out_indices={ordered} names several."
             )
         self.channels = tuple(self.network.feature_info.channels())
-        self.reductions = (0,) if pool else tuple(self.network.feature_info.reduction())
+        reductions = tuple(self.network.feature_info.reduction())
+        self.least, self.reductions = max(reductions), (0,) if pool else reductions
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        maps = tuple(self.network(image))
-        return tuple(x.mean((2, 3)) for x in maps) if self.pool else maps
+        check_size(self.name, image, self.least)
+        return self._features(self.network(image))
+
+    def _features(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(x.mean((2, 3)) for x in maps) if self.pool else tuple(maps)
+
+    def cut(self) -> dict[str, Cut]:
+        if self._cut is None:
+            self._cut = cut(self.network)
+        return self._cut
+
+    def stages(self) -> dict[str, Stage]:
+        return {
+            name: Stage(
+                stage.channels,
+                tuple(self.network.get_submodule(path) for path in stage.modules),
+                stage.channels if stage.inner else 0,
+            )
+            for name, stage in self.cut().items()
+        }
+
+    def stage(self, name: str, x: Tensor, memory: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+        if name == next(iter(self.cut())):
+            check_size(self.name, x, self.least)
+        return run(self.network, self.cut()[name], x, memory)
+
+    def collect(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        read = self.network.feature_info.out_indices
+        return self._features([feature(c, maps[name]) for name, c in self.cut().items() if c.index in read])
+
+
+def check_size(network: str, image: Tensor, least: int) -> None:
+    """Raises ValueError where an image has a side below `least`, the stride of the network's coarsest map."""
+    height, width = image.shape[-2:]
+    if min(height, width) < least:
+        raise ValueError(
+            f"backbone: {network}'s coarsest map has one place for {least} x {least} pixels, and the images are of "
+            f"{height} x {width}. Type a size or crop of {least} or more a side, or a backbone of a smaller stride "
+            f"(backbone.output_stride or backbone.out_indices, where it has them)."
+        )
 
 
 def _check_name(name: str) -> None:
@@ -178,6 +224,8 @@ def _from_file(name: str, path: Path) -> dict:
         expected = timm.create_model(name).state_dict()
     classifier = get_pretrained_cfg(name).classifier or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+    if name.startswith("vgg"):  # two more layers of the classifier; torchvision's is of another name
+        heads += ("pre_logits.", "classifier.")
     wanted, found = (
         {key: tuple(value.shape) for key, value in keys.items() if _counts(key, value, heads)}
         for keys in (expected, state)
@@ -198,7 +246,7 @@ def _from_file(name: str, path: Path) -> dict:
         raise ValueError(
             f"backbone.weights={path}: not the weights of {name}. {' '.join(filter(None, problems))} What fits: the "
             f"state dict of timm.create_model({name!r}), with or without its classifier"
-            f"{', or of torchvision' if name.startswith('resnet') else ''}."
+            f"{', or of torchvision' if name.startswith(('resnet', 'vgg')) else ''}."
         )
     return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
 

@@ -1,6 +1,7 @@
 """Atrous spatial pyramid pooling (DeepLabV3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPP as Pyramid
 from torch import Tensor
@@ -42,13 +43,20 @@ class ASPP(CoarsestMapHead):
         )
 
     def embed(self, features: tuple[Tensor, ...]) -> Tensor:
-        try:
+        with needs_two_images("aspp", self.training, features[-1]):
             return super().embed(features)
-        except ValueError as error:
-            if not self.training or len(features[-1]) > 1:
-                raise
-            raise ValueError(
-                "head=aspp: in training its image-level branch normalises one value per channel and image, so it "
-                "needs two images or more. Type a larger batch_size, use fewer processes (or leave "
-                "sync_batch_norm=true), or head=psp."
-            ) from error
+
+
+@contextmanager
+def needs_two_images(head: str, training: bool, read: Tensor) -> Iterator[None]:
+    """What batch normalisation raises for a single image of an image-level branch, as a sentence."""
+    try:
+        yield
+    except ValueError as error:
+        if not training or len(read) > 1:
+            raise
+        raise ValueError(
+            f"head={head}: in training its image-level branch normalises one value per channel and image, so it "
+            "needs two images or more. Type a larger batch_size, use fewer processes (or leave "
+            "sync_batch_norm=true), or head=psp."
+        ) from error

@@ -1,5 +1,8 @@
 """What the heads that read the coarsest map have in common."""
 
+from collections.abc import Sequence
+from typing import NoReturn
+
 from torch import Tensor, nn
 
 from mtlbench.model import MapHead
@@ -36,17 +39,24 @@ class CoarsestMapHead(MapHead):
         return self.project(self.context(features[-1]))
 
 
-def coarsest(head: str, channels: tuple[int, ...], reductions: tuple[int, ...], least: int = 1) -> int:
+def coarsest(head: str, channels: Sequence[int], reductions: Sequence[int], least: int = 1) -> int:
     """The channels of the coarsest map. Raises ValueError where the backbone gives none that the head can read."""
+    check_maps(head, "the coarsest feature map", channels, reductions)
+    if channels[-1] < least:
+        _refuse(head, "the coarsest feature map", f"one of {channels[-1]} channels, and at least {least} are needed")
+    return channels[-1]
+
+
+def check_maps(head: str, reads: str, channels: Sequence[int], reductions: Sequence[int]) -> None:
+    """Raises ValueError where the backbone gives no maps."""
     if not channels or len(channels) != len(reductions):
-        found = f"channels {list(channels)} and reductions {list(reductions)}"
-    elif reductions[-1] == 0:
-        found = f"a vector of {channels[-1]} numbers"
-    elif channels[-1] < least:
-        found = f"a map of {channels[-1]} channels, and at least {least} are needed"
-    else:
-        return channels[-1]
+        _refuse(head, reads, f"channels {list(channels)} and reductions {list(reductions)}")
+    if 0 in reductions:
+        _refuse(head, reads, f"a vector of {channels[-1]} numbers")
+
+
+def _refuse(head: str, reads: str, found: str) -> NoReturn:
     raise ValueError(
-        f"head={head}: it reads the coarsest feature map of the backbone, and this backbone gives {found}. Choose a "
+        f"head={head}: it reads {reads} of the backbone, and this backbone gives {found}. Choose a "
         f"backbone of maps, such as backbone=resnet50_dilated or backbone=resnet18, or another head."
     )
