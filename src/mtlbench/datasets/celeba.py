@@ -14,6 +14,7 @@ read. `python -m mtlbench.synthesize dataset=celeba` writes a small synthetic se
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import PIL.Image
@@ -21,12 +22,14 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
+from mtlbench.cache import ImageFiles
 from mtlbench.dataset import Batch, MultiTaskDataset, Split, select_tasks
 from mtlbench.datasets.celeba_lists import (
     ATTRIBUTE_LIST,
     ATTRIBUTES,
     LANDMARK_LIST,
     LANDMARKS,
+    OFFICIAL,
     PARTS,
     find_images,
     find_list,
@@ -74,6 +77,7 @@ class CelebA(MultiTaskDataset):
     """
 
     image_shape = (3, 218, 178)
+    words = MappingProxyType({"attributes": ATTRIBUTES, "landmarks": LANDMARKS})
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class CelebA(MultiTaskDataset):
         _check("landmark_loss", landmark_loss, ("l1", "mse"))
         _check("landmark_unit", landmark_unit, ("sides", "pixels"))
         self.folder, self.seed, self.augmentation = Path(folder) / "celeba", seed, augmentation
+        self.official = OFFICIAL if report == "test" else {"train": OFFICIAL["train"], "test": OFFICIAL["val"]}
         self.size, self.input, self.report, self.landmark_unit = check_size(size), input, report, landmark_unit
         height, width = self.size or (HEIGHT, WIDTH)
         pixel = (WIDTH, HEIGHT) if landmark_unit == "sides" else (WIDTH / width, HEIGHT / height)
@@ -152,6 +157,8 @@ class CelebA(MultiTaskDataset):
                 f"celeba: {self.images / missing[0]} is missing, an image of {parts.path}"
                 f"{f' ({len(missing):,} are)' if len(missing) > 1 else ''}. Unpack img_align_celeba.zip again."
             )
+        self.image_files = ImageFiles("celeba", self.folder)
+        self.photos = self.image_files.group("photos", [self.images / name for name in self.names], read_image)
         files = {self.images / name: sizes[name] for name in self.names} | {path: path.stat().st_size for path in lists}
         self.files = {path.relative_to(self.folder).as_posix(): size for path, size in files.items()}
 
@@ -197,7 +204,7 @@ class CelebASplit(Split):
 
     def _read(self, index: int) -> tuple[Image, Landmarks | None]:
         data, row = self.dataset, int(self.rows[index])
-        pixels = torch.from_numpy(read_image(data.images / data.names[row])).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(data.photos(data.images / data.names[row]))).permute(2, 0, 1)
         points = None if data.points is None else Landmarks(data.points[row], (HEIGHT, WIDTH), partners(LANDMARKS))
         return Image(pixels), points
 

@@ -13,11 +13,18 @@ training pairs; here, as in Sener & Koltun 2018, every image is the left one onc
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from mtlbench.datasets.idx import FASHION, MNIST, Digits, read_digits
 from mtlbench.datasets.multimnist import MultiMNIST, OverlaidDigits, Pairs, check_validation, hold_out, overlay
+
+CLOTHES = (
+    *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+"""What the labels 0 to 9 of Fashion-MNIST are."""
 
 
 class MultiFashion(MultiMNIST):
@@ -29,6 +36,7 @@ class MultiFashion(MultiMNIST):
     name = "multifashion"
     things = "images"
     files = FASHION
+    words = MappingProxyType({"left": CLOTHES, "right": CLOTHES})
 
 
 class MultiFashionMNIST(OverlaidDigits):
@@ -42,6 +50,7 @@ class MultiFashionMNIST(OverlaidDigits):
 
     name = "multifashionmnist"
     things = "images"
+    official = MultiMNIST.official
 
     def __init__(
         self,
@@ -57,6 +66,7 @@ class MultiFashionMNIST(OverlaidDigits):
         super().__init__(folder, seed, tasks, construction_seed, stretch, allow_same=True)
         if first not in ("mnist", "fashion"):
             raise ValueError(f"dataset.first={first}: mnist or fashion is expected.")
+        self.words = {"right" if first == "mnist" else "left": CLOTHES}
         self.sources = (MNIST, FASHION) if first == "mnist" else (FASHION, MNIST)
         self.validation = validation
 

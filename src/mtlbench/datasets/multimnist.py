@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -164,6 +165,7 @@ class MultiMNIST(OverlaidDigits):
 
     name = "multimnist"
     files: ClassVar[Source] = MNIST
+    official = MappingProxyType({"train": 60_000, "test": 10_000})
 
     def __init__(self, *, validation: int, **options: object):
         super().__init__(**options)
