@@ -58,7 +58,7 @@ def look(label: Tensor, task: Task) -> tuple[Seen, list[str]]:
     if known.numel() == 0:
         return seen, []
     seen.low, seen.high = known.min().item(), known.max().item()
-    if not values.is_floating_point():
+    if not values.is_floating_point() and values.ndim != 1:  # several of yes and no are no classes
         numbers, counts = known.unique(return_counts=True)
         seen.classes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
     return seen, list(_wrong(label, values, known, task, seen))
@@ -68,7 +68,8 @@ def _wrong(label: Tensor, values: Tensor, known: Tensor, task: Task, seen: Seen)
     if values.is_floating_point() and not torch.isfinite(known).all():
         yield "infinite values"
     classes = isinstance(label, ClassMap) or (not values.is_floating_point() and values.ndim == 0)
-    most = max(2, task.channels) if classes or not values.is_floating_point() else None
+    most = 2 if values.ndim == 1 else max(2, task.channels)
+    most = most if classes or not values.is_floating_point() else None
     if most is not None and (seen.low < 0 or seen.high >= most):
         yield f"values from {seen.low} to {seen.high}, where 0 to {most - 1} or {IGNORE} (no label) are expected"
     if isinstance(label, NOT_NEGATIVE) and seen.low < 0:
