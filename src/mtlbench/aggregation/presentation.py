@@ -124,14 +124,15 @@ def legend(comparison: Comparison) -> list[str]:
 
 
 def _busy(comparison: Comparison) -> str:
-    """Which seconds are left out, and which may not be what they seem."""
+    """Which seconds are left out."""
     done = [result for row in comparison.rows for result in row.done]
     busy = sum(not alone(result) for result in done)
-    unknown = sum(result.record.get("load") is None for result in done)
-    said = f"; without {busy} of {len(done)} runs, whose machine had more than {BUSY} processes a core" if busy else ""
-    if unknown:
-        said += f"; of {unknown} of {len(done)} runs it is not known whether the machine had other work"
-    return said
+    if not busy:
+        return ""
+    return (
+        f"; without {busy} of {len(done)} runs, whose machine had more than {BUSY} processes a core, or whose record "
+        f"does not tell"
+    )
 
 
 def _rank(comparison: Comparison, rows: Sequence[Row]) -> str:

@@ -102,14 +102,15 @@ BUSY = 1.5
 
 
 def alone(result: Result) -> bool:
-    """Whether the run's seconds are known and, where its record tells the machine's load, were not shared."""
-    return bool(result.record["seconds_per_step"]) and (result.record.get("load") or 0) <= BUSY
+    """Whether the run's seconds are known, and its record tells that the machine had no other work."""
+    load = result.record.get("load")
+    return bool(result.record["seconds_per_step"]) and load is not None and load <= BUSY
 
 
 def relative_seconds(rows: Sequence[Row]) -> None:
     """Median over seeds of a run's seconds per step to those of equal: same seed, same machine, and the same
     configuration but for the method; where equal has no run at that learning rate, at any (the work is the same).
-    Runs on a machine that was BUSY are left out.
+    Runs on a machine that was BUSY, or may have been, are left out.
     """
     equal: dict[tuple, list[float]] = {}
     keyed = [
