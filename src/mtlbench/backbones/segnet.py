@@ -1,14 +1,15 @@
 """SegNet: an encoder-decoder whose decoder puts values back where max-pooling took them from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtlbench.backbones.timm import Timm, check_size
-from mtlbench.model import Backbone
+from mtlbench.model import Backbone, Stage
 
 DEPTHS = (2, 2, 3, 3, 3)
 """3x3 convolutions of each stage of VGG-16."""
@@ -23,10 +24,11 @@ class SegNet(Backbone):
     the decoder's stage of the same size begins with: every value returns to where it was the largest, the rest is 0.
 
     variant: segnet (Badrinarayanan et al. 2017): the last convolution of a decoder's stage narrows to the next
-            stage's channels, and the very last one is the head's; He's initial weights. Single-task: 29.4 M
-            parameters.
+            stage's channels, and the very last one is the head's; He's initial weights. 29.45 M
+            parameters with the head.
         mtan (the code of Liu et al. 2019, whose paper leaves it unsaid; CAGrad's and others' descend from it): the
-            first convolution of a stage narrows, the last stage has both; Xavier's initial weights. 24.9 M.
+            first convolution of a stage narrows, the last stage has both; Xavier's initial weights. 24.98 M with a head
+            of 13 channels.
     widths: channels of the five stages.
     weights: of the encoder: null (random), "imagenet" or a tag of timm's vgg16_bn, or a local file with the weights
         of torchvision's or timm's vgg16_bn.
@@ -71,16 +73,47 @@ class SegNet(Backbone):
             module.load_state_dict(trained.state_dict())
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        check_size("SegNet", image, 2 ** len(DEPTHS))
-        x, places = image, []
-        for stage in self.encoder:
-            x = stage(x)
-            size = x.shape[-2:]
-            x, indices = F.max_pool2d(x, 2, return_indices=True)
-            places.append((indices, size))
-        for stage, (indices, size) in zip(self.decoder, reversed(places), strict=True):
-            x = stage(F.max_unpool2d(x, indices, 2, output_size=size))
-        return (x,)
+        return self.in_stages(image)
+
+    def stages(self) -> dict[str, Stage]:
+        """encoder1 (the image's size) to encoder5, decoder5 to decoder1; the maps are those before pooling."""
+        down = [Stage(_width(block), tuple(block), _width(block[:3])) for block in self.encoder]
+        up = [Stage(_width(block), tuple(block), block[0].in_channels, upward=True) for block in self.decoder]
+        count = len(DEPTHS)
+        found = {f"encoder{k}": stage for k, stage in enumerate(down, 1)}
+        return found | {f"decoder{k}": stage for k, stage in zip(range(count, 0, -1), up, strict=True)}
+
+    def stage(self, name: str, x: Tensor, memory: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+        """Inner maps: the first convolution's of an encoder's stage, the unpooled one of a decoder's."""
+        kind, number = name[:-1], int(name[-1])
+        places = memory.setdefault("places", [])
+        if kind == "encoder":
+            if number == 1:
+                check_size("SegNet", x, 2 ** len(DEPTHS))
+            else:
+                x = _pool(x, places)
+            block = self.encoder[number - 1]
+            inner = block[:3](x)
+            return inner, block[3:](inner)
+        if number == len(DEPTHS):
+            x = _pool(x, places)
+        indices, size = places.pop()
+        inner = F.max_unpool2d(x, indices, 2, output_size=size)
+        return inner, self.decoder[len(DEPTHS) - number](inner)
+
+    def collect(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return (maps["decoder1"],)
+
+
+def _pool(x: Tensor, places: list[tuple[Tensor, torch.Size]]) -> Tensor:
+    """2x2 max-pooling, which notes where the maxima were and the size, odd sides too."""
+    pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+    places.append((indices, x.shape[-2:]))
+    return pooled
+
+
+def _width(layers: nn.Sequential) -> int:
+    return layers[-2].num_features
 
 
 def _decoded(variant: str, i: int, widths: Sequence[int]) -> list[int]:
