@@ -3,7 +3,7 @@
 import os
 import platform
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from mtlbench.batch_norm import synchronise_batch_norm
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import PRECISIONS, Fit, Settings
 from mtlbench.losses import scaled
-from mtlbench.model import HeadMaker
+from mtlbench.model import HeadMaker, MapHead
 from mtlbench.parallel import Ranks
 from mtlbench.record import Run
+from mtlbench.task import Task
 from mtlbench.weighting import Weighting, check_level
 
 
@@ -97,15 +98,25 @@ def settings(config: DictConfig, ranks: Ranks) -> Settings:
     )
 
 
-def heads(config: DictConfig, tasks: Collection[str]) -> HeadMaker | dict[str, HeadMaker]:
+def heads(
+    config: DictConfig, tasks: Mapping[str, Task], all_tasks: Collection[str] = ()
+) -> HeadMaker | dict[str, HeadMaker]:
     """What makes the heads: `head` for all tasks, or by task where `head_of` has another one for some of them.
 
-    Raises ValueError for a task that the run does not have, and for what is no head.
+    Raises ValueError for a task that neither the run nor `all_tasks` has, for what is no head, and for a head of maps
+    where the task is of the image as a whole.
     """
     common, own = configuration.partial(config.head), config.get("head_of") or {}
+    for name, task in tasks.items():
+        kind = getattr(common, "func", None)
+        if task.output == "vector" and name not in own and isinstance(kind, type) and issubclass(kind, MapHead):
+            raise ValueError(
+                f"{name} is a task of the image as a whole, and this head ({kind.__name__}) gives maps. Type "
+                f"+head@head_of.{name}=linear."
+            )
     if not own:
         return common
-    unknown = [str(task) for task in own if task not in tasks]
+    unknown = [str(task) for task in own if task not in (*tasks, *all_tasks)]
     if unknown:
         raise ValueError(f"head_of.{unknown[0]}: there is no such task. There are: {', '.join(tasks)}.")
     for task, node in own.items():
@@ -122,7 +133,7 @@ def model(config: DictConfig, dataset: MultiTaskDataset, ranks: Ranks) -> nn.Mod
     network = configuration.build(
         config.architecture,
         backbone=configuration.partial(config.backbone),  # some architectures need several
-        head=heads(config, dataset.tasks),
+        head=heads(config, dataset.tasks, dataset.all_tasks),
         tasks=dataset.tasks,
     )
     if config.sync_batch_norm and ranks.size > 1:

@@ -1,7 +1,7 @@
 """What a dataset file provides; `datasets/*.py` hold the datasets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -41,6 +41,8 @@ class MultiTaskDataset(ABC):
 
     tasks: Mapping[str, Task]
     """Chosen before any file is looked for, so that networks can be made and counted without data."""
+    all_tasks: Collection[str] = ()
+    """Names of the tasks that `tasks` was chosen from, where a head of one that is not chosen is no mistake."""
     image_shape: ClassVar[tuple[int, int, int] | None] = None
     """(channels, height, width) of the data's own images, before any resizing or crop; None where they differ."""
     synthetic: bool = False
