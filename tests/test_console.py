@@ -115,3 +115,15 @@ def test_flags_are_hydras_and_states_have_exit_codes():
 
     with pytest.raises(SystemExit, match="a sentence"):
         run_command(wrong)
+
+
+def test_many_values_of_one_metric_are_told_as_their_mean():
+    values = {f"a{i}/accuracy": 50.0 + i for i in range(40)} | {"points/nose": 2.0}
+    units = {"a0/accuracy": "%", "points/nose": "px"}
+    assert console.values_of(values, units) == "mean of 40/accuracy 69.5 %, points/nose 2 px"
+    values["a0/accuracy"], values["a1/accuracy"] = None, math.nan
+    assert console.values_of(values, units).startswith("mean of 38/accuracy 70.5 %")
+    few = {f"a{i}/accuracy": 50.0 for i in range(20)}
+    assert console.values_of(few, {}).count("accuracy") == 20
+    assert console.shortened(list("abcdefgh")) == "a, b, c, d, e, f, g, h"
+    assert console.shortened(list("abcdefghi")) == "a, b, c, d, e, f and 3 more"

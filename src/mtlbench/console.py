@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console as Terminal
@@ -27,8 +27,34 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+MANY = 20
+"""More values of one metric than this are told as their mean."""
+
+
 def values_of(values: Mapping[str, float | None], units: Mapping[str, str]) -> str:
+    values, units = _means(values, units)
     return ", ".join(f"{name} {number(value)}{_unit(units.get(name, ''))}" for name, value in values.items())
+
+
+def _means(
+    values: Mapping[str, float | None], units: Mapping[str, str]
+) -> tuple[Mapping[str, float | None], Mapping[str, str]]:
+    """A metric that many tasks have (40 attributes) as one: "mean of 40/accuracy"."""
+    found: dict[str, float | None] = {}
+    units = dict(units)
+    for metric in dict.fromkeys(name.rpartition("/")[2] for name in values):
+        names = [name for name in values if name.rpartition("/")[2] == metric]
+        if len(names) <= MANY:
+            found |= {name: values[name] for name in names}
+            continue
+        defined = [values[name] for name in names if values[name] is not None and math.isfinite(values[name])]
+        mean = f"mean of {len(defined)}/{metric}"
+        found[mean], units[mean] = sum(defined) / len(defined) if defined else None, units.get(names[0], "")
+    return (found if len(found) < len(values) else values), units
+
+
+def shortened(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:6])} and {len(names) - 6} more"
 
 
 def _unit(unit: str) -> str:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mtlbench import config as configuration
 from mtlbench.commands import CONFLICT, overrides_of, run_command
-from mtlbench.console import Console, summary
+from mtlbench.console import Console, shortened, summary
 from mtlbench.signals import Stop
 
 
@@ -101,7 +101,7 @@ def _console(config: DictConfig, choices: dict[str, str], dataset: Any, run: Any
     sizes = [len(part) for part in map(dataset.split, ("train", "val", "test")) if part is not None]
     title = (
         f"{choices.get('method')} on {choices.get('dataset')}{' (synthetic data)' if dataset.synthetic else ''}: "
-        f"{', '.join(dataset.tasks)} · {choices.get('backbone')} + {choices.get('head')} · "
+        f"{shortened(list(dataset.tasks))} · {choices.get('backbone')} + {choices.get('head')} · "
         f"{' / '.join(f'{size:,}' for size in sizes)} images · seed {config.seed} · run {run.id}"
     )
     units = {f"{t.name}/{m.name}": m.unit for t in dataset.tasks.values() for m in t.metrics}
