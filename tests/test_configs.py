@@ -25,6 +25,7 @@ RUNTIME = {
     "architecture": {"backbone", "head", "tasks"},
     "dataset": {"folder", "seed"},
     "head": {"channels", "reductions", "out_channels"},
+    "head_of.scene": {"channels", "reductions", "out_channels"},
     "method": {"tasks"},
     "method.loss": {"tasks"},
     "method.gradient": {"tasks"},
