@@ -611,12 +611,24 @@ def test_the_layer_level_sees_the_gramian_of_the_last_shared_layer(kind):
         assert close(p.grad, g, 1e-9)
 
 
-def test_a_method_that_leaves_the_heads_alone_needs_a_representation_at_the_layer_level():
+@pytest.mark.parametrize("kind", [MultiDecoder, Branching])
+def test_the_layer_level_scales_the_heads_as_the_method_says(kind):
     class AtLayer(Listening):
         levels = ("layer",)
 
-    with pytest.raises(ValueError, match=r"method\.level=layer .* Type method\.level=parameter"):
-        step(make_model(Branching), make_tasks(), AtLayer(TASKS), *make_batch())
+    model, plain = make_model(kind), make_model(kind)
+    image, targets = make_batch()
+    step(model, make_tasks(), AtLayer(TASKS), image, targets)
+    losses = []
+    for task in TASKS:
+        valid = ~targets[task].isnan()
+        prediction = plain.decode(task, plain.encode(image), (4, 4))
+        losses.append((prediction - targets[task])[valid].square().mean())
+    weighted, summed = sum((k + 1) * loss for k, loss in enumerate(losses)), sum(losses)
+    shared = {id(p) for p in plain.shared_parameters()}
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        total = weighted if id(q) in shared else summed
+        assert close(p.grad, torch.autograd.grad(total, q, retain_graph=True)[0], 1e-9)
 
 
 @pytest.mark.parametrize("overrides", [["method=imtl"], ["method=mgda"], ["method=equal", "method.reduction=mean"]])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtlbench.balance import Balance
 from mtlbench.passes import FeaturePass, SumPass, Work, combine, random_state
@@ -75,25 +75,15 @@ class UnsharedParameterPass(ParameterPass):
             if not add:
                 self.jacobian = jacobian_for(work.model, len(local), work.shared)
             with work.ranks.later() as begin_sum:
-                for t, (name, loss) in enumerate(zip(work.tasks, local, strict=True)):
-                    own = work.own[name]
-                    gradients = torch.autograd.grad(
-                        loss, [*work.shared, *own], retain_graph=t + 1 < len(local), allow_unused=True
-                    )
-                    gather(gradients[: len(work.shared)], self.jacobian[t], work.shared, self.reached, add)
-                    if last:
-                        begin_sum(self.jacobian[t])
-                    with work.summing(own, last):
-                        for parameter, gradient in zip(own, gradients[len(work.shared) :], strict=True):
-                            if gradient is not None:
-                                before = parameter.grad
-                                parameter.grad = gradient if before is None else before + gradient
+                done = begin_sum if last else lambda row: None
+                through_network(work, local, work.shared, self.jacobian, self.reached, add, last, done)
             total = total + torch.stack([loss.detach().double() for loss in local])
         return self.losses_and_gramian(total)
 
 
 class UnsharedLayerPass(SumPass):
-    """Level "layer" where no representation is shared: T passes down to the layer, then one of the weighted sum."""
+    """Level "layer" where no representation is shared: T passes down to the layer, which leave the gradients of the
+    tasks' own parameters, then one of the weighted sum for the shared ones."""
 
     def measure(self) -> tuple[Tensor, Tensor]:
         work, total = self.work, 0.0
@@ -101,26 +91,46 @@ class UnsharedLayerPass(SumPass):
         jacobian: Tensor | None = None
         self.kept = None
         self.random = random_state(work)
-        for piece, _ in work.numbered():
+        for piece, last in work.numbered():
             local = work.losses(piece, [work.encode(piece)] * len(work.tasks))
             add = jacobian is not None
             if not add:
                 jacobian = jacobian_for(work.model, len(local), layer)
-            for t, loss in enumerate(local):
-                gradients = torch.autograd.grad(loss, layer, retain_graph=True, allow_unused=True) if layer else []
-                gather(gradients, jacobian[t], layer, set(), add)
+            through_network(work, local, layer, jacobian, set(), add, last, keep_graph=True)
             total = total + torch.stack([loss.detach().double() for loss in local])
             self.kept = local if len(work.pieces) == 1 else None
         return with_gramian(total, work.ranks.sum(jacobian), work.ranks)
 
     def descend(self, method: Weighting, found: Balance, rng: torch.Generator | None) -> None:
-        """The weighted sum scales everything by u; `scale_heads` then puts the heads right where they are not."""
-        self.scaled = found.shared.tolist()
-        self.backward(self.scaled)
+        self.backward(found.shared.tolist(), self.work.shared)
 
-    def scale_heads(self, weights: Sequence[float]) -> None:
-        if weights != self.scaled:
-            raise ValueError(
-                "method.level=layer without a shared representation scales the heads like the shared parameters, and "
-                "this method does not touch them. Type method.level=parameter."
-            )
+
+def through_network(
+    work: Work,
+    losses: Sequence[Tensor],
+    parameters: list[nn.Parameter],
+    jacobian: Tensor,
+    reached: set[int],
+    add: bool,
+    last: bool,
+    done: Callable[[Tensor], None] = lambda row: None,
+    keep_graph: bool = False,
+) -> None:
+    """Writes into the Jacobian [T, P], or adds to it, each loss's gradient of shared parameters, and adds to `.grad`
+    that of the task's own: one pass of the network a task.
+
+    done: called with each row when it is complete.
+    """
+    for t, (own, loss) in enumerate(zip(work.own.values(), losses, strict=True)):
+        wanted = [*parameters, *own]
+        gradients = (
+            torch.autograd.grad(loss, wanted, retain_graph=keep_graph or t + 1 < len(losses), allow_unused=True)
+            if wanted and loss.requires_grad
+            else [None] * len(wanted)
+        )
+        gather(gradients[: len(parameters)], jacobian[t], parameters, reached, add)
+        done(jacobian[t])
+        with work.summing(own, last):
+            for parameter, gradient in zip(own, gradients[len(parameters) :], strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

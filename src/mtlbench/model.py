@@ -15,12 +15,14 @@ class Stage(NamedTuple):
     inner: channels of a map inside it, of the same height and width, from which MTAN makes its masks: what a ResNet's
         last block reads; 0 where there is none.
     upward: whether it begins by enlarging the map.
+    read: whether `collect` reads the map.
     """
 
     channels: int
     modules: tuple[nn.Module, ...]
     inner: int = 0
     upward: bool = False
+    read: bool = False
 
 
 class Backbone(nn.Module, ABC):

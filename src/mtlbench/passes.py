@@ -102,15 +102,19 @@ class SumPass(Pass):
     kept: list[Tensor] | None
     random: list[Tensor]
 
-    def backward(self, weights: Sequence[float]) -> None:
+    def backward(self, weights: Sequence[float], parameters: list[nn.Parameter] | None = None) -> None:
+        """parameters: the only ones that get a gradient; None: all that train."""
         work = self.work
+        summed = [*work.shared, *work.heads] if parameters is None else parameters
+        if not summed:
+            return
         if self.kept is None:
             set_random_state(work, self.random)
         for piece, last in work.numbered():
             with nullcontext() if self.kept is not None else buffers_kept(work.model):
                 local = self.kept or work.losses(piece, [work.encode(piece)] * len(work.tasks))
-                with work.summing([*work.shared, *work.heads], last):
-                    sum(w * loss for w, loss in zip(weights, local, strict=True)).backward()
+                with work.summing(summed, last):
+                    sum(w * loss for w, loss in zip(weights, local, strict=True)).backward(inputs=parameters)
 
 
 class LossPass(SumPass):

@@ -160,13 +160,15 @@ def check_between(method: type[Weighting], key: str, value: float, low: float, h
 
 def check_level(method: Weighting, model: nn.Module) -> None:
     """Raises ValueError if the method looks at a representation that the model does not have, or streams without."""
-    if method.jacobian == "streamed" and not model.shared_representation:
+    if model.shared_representation:
+        return
+    without = f"{type(model).__name__} has no single shared representation that all heads read"
+    if method.jacobian == "streamed":
+        raise ValueError(f"method.jacobian=streamed: {without}. Type method.jacobian=whole.")
+    if method.level == "feature":
+        others = [level for level in method.levels if level != "feature"]
+        typed = " or ".join(f"method.level={level}" for level in others)
         raise ValueError(
-            f"method.jacobian=streamed: {type(model).__name__} has no single shared representation that all heads "
-            f"read. Type method.jacobian=whole."
-        )
-    if method.level == "feature" and not model.shared_representation:
-        raise ValueError(
-            f"method.level=feature: {type(model).__name__} has no single shared representation that all "
-            f"heads read. Type method.level=parameter."
+            f"method.level=feature: {without}. Type {typed or 'architecture=multi_decoder'}: {type(method).__name__} "
+            f"works at {', '.join(method.levels)}."
         )

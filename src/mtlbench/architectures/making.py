@@ -34,10 +34,10 @@ def add_heads(
         model.add_module(f"head_{name}", head_for(backbone, head, name, task.channels))
 
 
-def predictions(
+def together(
     heads: list[Head], features: list[tuple[torch.Tensor, ...]], size: tuple[int, int]
-) -> list[torch.Tensor]:
-    """What each head makes of its own features; together where their class has a cheaper way."""
+) -> list[torch.Tensor] | None:
+    """What each head makes of its own features, where their class has a cheaper way than one after the other."""
     if len({type(head) for head in heads}) == 1 and hasattr(heads[0], "together"):
         return heads[0].together(heads, features, size)
-    return [head(z, size) for head, z in zip(heads, features, strict=True)]
+    return None

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mtlbench.architectures.making import add_heads, predictions
+from mtlbench.architectures.making import add_heads, together
 from mtlbench.model import Backbone, BackboneMaker, Head, HeadMaker, MultiTaskModel, made
 from mtlbench.task import Task
 
@@ -44,7 +44,8 @@ class MultiDecoder(MultiTaskModel):
     def decode_each(
         self, tasks: Sequence[str], features: Sequence[tuple[Tensor, ...]], size: tuple[int, int]
     ) -> list[Tensor]:
-        return predictions([self.head(task) for task in tasks], list(features), size)
+        found = together([self.head(task) for task in tasks], list(features), size)
+        return super().decode_each(tasks, features, size) if found is None else found
 
     def task_parameters(self, task: str) -> list[nn.Parameter]:
         return list(self.head(task).parameters())

@@ -91,7 +91,8 @@ class Timm(Backbone):
             name: Stage(
                 stage.channels,
                 tuple(self.network.get_submodule(path) for path in stage.modules),
-                stage.channels if stage.inner else 0,
+                inner=stage.channels if stage.inner else 0,
+                read=stage.index in self.network.feature_info.out_indices,
             )
             for name, stage in self.cut().items()
         }
