@@ -129,7 +129,8 @@ def test_objects_take_the_keys_that_the_files_give(group: str, option: str):
     found = objects(composed(group, option)[0])
     assert found
     for place, node in found:
-        runtime = RUNTIME.get("synthetic" if group == "synthetic" else place, set())
+        kind = "head" if place.startswith("head_of.") else place
+        runtime = RUNTIME.get("synthetic" if group == "synthetic" else kind, set())
         assert misfits(place, node, runtime) == []
 
 
