@@ -14,6 +14,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from mtlbench import build as build_module
 from mtlbench import config
 from mtlbench.dataset import collate
 from mtlbench.datasets import taskonomy_values as values
@@ -22,6 +23,7 @@ from mtlbench.datasets.taskonomy_files import read_split
 from mtlbench.datasets.taskonomy_reading import CHECKED, broken_files, trouble
 from mtlbench.datasets.taskonomy_tasks import Losses
 from mtlbench.losses import L1, MSE, Cosine, ShiftedL1
+from mtlbench.parallel import Ranks
 from mtlbench.task import IGNORE
 from mtlbench.transforms import DEVIATION, MEAN, Augmentation
 
@@ -786,3 +788,42 @@ def test_the_papers_task_sets_are_what_the_yaml_files_say(written: Path):
         assert data.split("train")[(0, 0)][0].shape == (3, 256, 256)
     with pytest.raises(ValueError, match="Did you mean normalisation"):
         config.load(["dataset=taskonomy", "dataset.normalization=standley"])
+
+
+def test_scenes_have_a_head_of_their_own(written: Path):
+    def built(*words: str) -> torch.nn.Module:
+        composed = config.load([*words, "backbone=resnet18_short", "head.hidden=4"])
+        return build_module.model(composed, config.build(composed.dataset, folder=written, seed=0), Ranks())
+
+    network = built("dataset=taskonomy_survey")
+    found = network(torch.zeros(2, 3, 32, 32))
+    assert found["scene"].shape == (2, 63)
+    assert found["semantic"].shape == (2, 17, 32, 32)
+    built("dataset=taskonomy_survey", "dataset.tasks=[depth]")  # a baseline: the head of scene is no mistake
+    with pytest.raises(ValueError, match=r"scene is a task of the image as a whole.*\(PSP\).*head_of\.scene=linear"):
+        built("dataset=taskonomy", "dataset.tasks=[depth,scene]")
+    with pytest.raises(ValueError, match=r"head_of\.scenes: there is no such task"):
+        built("dataset=taskonomy", "+head@head_of.scenes=linear")
+
+
+def test_a_cache_changes_no_number(root: Path, tmp_path_factory):
+    place(root, "omnidata", "reshading", "ihlen", 9, 0).unlink()
+    path = place(root, "omnidata", "edge_texture", "wiconisco", 9, 0)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.warns(UserWarning, match="left out"):
+        plain, cached = (
+            build(root, broken_files="skip", augmentation=Augmentation(flip_probability=0.5)) for _ in "ab"
+        )
+    cached.image_files.keep_in(tmp_path_factory.mktemp("cache"))
+    kinds = {domain.name for domain in values.DOMAINS.values() if domain.bits}
+    assert {group.kind for group in cached.image_files.groups.values() if group.place} == {"rgb", *kinds}
+    parts = [(part, i) for part in ("train", "val", "test") for i in range(len(plain.split(part)))]
+    expected = [plain.split(part)[(1, i)] for part, i in parts]
+    for kind in ("rgb", *kinds):
+        shutil.rmtree(root / "taskonomy" / kind)  # nothing is read from there any more
+    with pytest.raises(ValueError, match="cannot be read"):
+        plain.split("train")[(1, 0)]
+    for (part, i), (image, labels) in zip(parts, expected, strict=True):
+        other, found = cached.split(part)[(1, i)]
+        assert torch.equal(image, other)
+        assert all(torch.equal(found[task].nan_to_num(-9), labels[task].nan_to_num(-9)) for task in labels)

@@ -10,7 +10,8 @@ and put train_val_test_tiny.csv there, from data/assets/splits_taskonomy.zip of 
 of your tasks and depth_zbuffer (for the masks) are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
+from mtlbench.cache import ImageFiles
 from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
 from mtlbench.datasets import taskonomy_values as values
 from mtlbench.datasets.taskonomy_files import Frame, Tree, read_split
@@ -94,8 +96,11 @@ class Taskonomy(MultiTaskDataset):
         self.normalisation, self.validity = normalisation, validity
         self.semantic_classes, self.scene_classes = semantic_classes, scene_classes
         available = tasks_of(losses, normalisation, semantic_classes, scene_classes, absent)
+        self.all_tasks = tuple(available)
         self.tasks = select_tasks(available, tasks, "taskonomy")
         _check_defined(normalisation, self.tasks)
+        uncertain = ["never a label"] if semantic_classes > len(values.SEMANTIC) else []
+        self.words = {"semantic": [*uncertain, *values.SEMANTIC]}
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         tree = Tree(self.folder, layout)
         self.mask = self._mask()
@@ -103,6 +108,8 @@ class Taskonomy(MultiTaskDataset):
         for task in self.tasks if self.mask else ():
             if DOMAINS[task].masked and DOMAINS[task] != self.mask:
                 domains[task].append(self.mask.name)
+        chosen = [DOMAINS[task] for task in self.tasks if task != "scene"]
+        self.read = list(dict.fromkeys([*chosen, *([self.mask] if self.mask else [])]))  # PNGs beside the image
         buildings = read_split(self.folder / split_file)
         self.parts = Parts(tree, buildings, domains, sample, missing_buildings, broken_files)
         self.left_out = self.parts.left_out
@@ -115,6 +122,21 @@ class Taskonomy(MultiTaskDataset):
     def fingerprint(self) -> str:
         return f"{'synthetic ' if self.synthetic else ''}taskonomy {self.parts.digest}"
 
+    @cached_property
+    def image_files(self) -> ImageFiles:
+        """Made when `machine.cache` or the like asks for it: the paths of all files are many."""
+        files = ImageFiles("taskonomy", self.folder)
+        for domain in (RGB, *self.read):
+            paths = [self.parts.path(domain.name, f) for f in self.parts.all_frames() if self.parts.has(domain.name, f)]
+            files.group(domain.name, paths, partial(read_png, bits=domain.bits, channels=domain.channels))
+        return files
+
+    def reader(self, domain: Domain) -> Callable[[Path], np.ndarray]:
+        """What reads a PNG of the domain: from the cache, where one was made."""
+        if "image_files" in vars(self):
+            return self.image_files.groups[domain.name]
+        return partial(read_png, bits=domain.bits, channels=domain.channels)
+
     def _mask(self) -> Domain | None:
         """The domain that masks are made of; null: none, or each label's own values."""
         if not any(DOMAINS[task].masked for task in self.tasks):
@@ -125,7 +147,7 @@ class Taskonomy(MultiTaskDataset):
         return MASK if there else None
 
     def _facing(self) -> str:
-        every = [f for part in self.parts.frames.values() for f in part if not self.parts.unlabelled("normals", f)]
+        every = [frame for frame in self.parts.all_frames() if not self.parts.unlabelled("normals", frame)]
         return facing([self.parts.path("normal", frame) for frame in every[:: max(1, len(every) // 8)][:8]])
 
 
@@ -178,12 +200,9 @@ class TaskonomySplit(Split):
     def read(self, index: int) -> tuple[Image, dict[str, Label]]:
         """Image [3, H, W] uint8 and labels at full size, before any normalisation of them."""
         frame, data = self.frames[index], self.dataset
-        path = data.parts.path(RGB.name, frame)
-        pixels = np.array(read_png(path, RGB.bits, RGB.channels))  # of torch's own, writable
-        stored: dict[str, np.ndarray] = {}
-        for domain in [DOMAINS[task] for task in data.tasks if task != "scene"] + [data.mask] * (data.mask is not None):
-            if domain.name not in stored and (domain.name, frame) not in data.parts.absent:
-                stored[domain.name] = self._stored(domain, frame, pixels.shape[:2])
+        pixels = np.array(data.reader(RGB)(data.parts.path(RGB.name, frame)))  # torch's own, writable
+        present = [domain for domain in data.read if data.parts.has(domain.name, frame)]
+        stored = {domain.name: self._stored(domain, frame, pixels.shape[:2]) for domain in present}
         labels = {task: self._label(task, frame, stored, pixels.shape[:2]) for task in data.tasks}
         return Image(torch.from_numpy(pixels).permute(2, 0, 1)), labels
 
@@ -209,7 +228,7 @@ class TaskonomySplit(Split):
         """p of a file, of the size of its image."""
         parts = self.dataset.parts
         path = parts.path(domain.name, frame)
-        stored = read_png(path, domain.bits, domain.channels)
+        stored = self.dataset.reader(domain)(path)
         if stored.shape[:2] != size:
             found, wanted = (f"{h} x {w}" for h, w in (stored.shape[:2], size))
             raise ValueError(

@@ -57,6 +57,13 @@ class Parts:
     def path(self, domain: str, frame: Frame) -> Path:
         return self.tree.folder / self.places[domain, frame.building].name(frame)
 
+    def has(self, domain: str, frame: Frame) -> bool:
+        """Whether the image has a file of the domain that is not known to be damaged."""
+        return (domain, frame) not in self.absent
+
+    def all_frames(self) -> list[Frame]:
+        return [frame for frames in self.frames.values() for frame in frames]
+
     def unlabelled(self, task: str, frame: Frame) -> bool:
         """Whether the file of a label, or of the mask that it needs, is not there or damaged."""
         return any((domain, frame) in self.absent for domain in self.domains[task])

@@ -23,7 +23,7 @@ class Found(NamedTuple):
 
 
 def read_png(path: Path, bits: int, channels: int) -> np.ndarray:
-    """A PNG as [H, W] or [H, W, 3], uint8 or, for 16 bits, int32.
+    """A PNG as [H, W] or [H, W, 3], uint8 or uint16.
 
     Raises ValueError that names a missing or broken file and one of another depth or number of channels.
     """
@@ -40,7 +40,7 @@ def read_png(path: Path, bits: int, channels: int) -> np.ndarray:
             f"{path}: {_kind(bits, channels)} is expected, found {_kind(depth, found)}. Download the original file; "
             f"one that was converted has lost its values."
         )
-    return pixels.astype(np.int32) if bits == 16 else pixels
+    return pixels.astype(np.uint16) if bits == 16 else pixels
 
 
 def _kind(bits: int, channels: int) -> str:
