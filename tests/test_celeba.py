@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import PIL.Image
 import pytest
 import torch
 
-from mtlbench import config, synthesize
+from mtlbench import config, inspect, synthesize
 from mtlbench.datasets.celeba import CelebA, FaceDistance, read_image
 from mtlbench.datasets.celeba_lists import ATTRIBUTES, read_attributes, read_landmarks
 from mtlbench.losses import BinaryCrossEntropy, CrossEntropy
@@ -564,6 +565,16 @@ def test_what_may_not_be_read_is_named(whole, closed):
             path.chmod(0o755)
 
 
+def test_help_of_a_data_set_begins_with_its_licence(capsys, monkeypatch):
+    for name in ("celeba", "celeba_mgda", "multifashion", "multifashionmnist", "multimnist"):
+        monkeypatch.setattr(sys, "argv", ["inspect", f"dataset={name}", "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            inspect.main()
+        text = capsys.readouterr().out
+        assert text.split("\n")[2].startswith("Licence: ")
+        assert "<machine.data>" in text
+
+
 # whole commands
 
 TINY = [
@@ -588,6 +599,9 @@ def test_synthesize_and_two_epochs(method, tmp_path):
     assert train(*config.load_run(words)) == "done"
     (path,) = (tmp_path / "runs").glob("*/record.json")
     record = json.loads(path.read_text())
+    words = ["dataset=celeba", f"machine.data={tmp_path}", f"folder={tmp_path}", "dataset.tasks=[attributes,landmarks]"]
+    assert inspect.inspect(words) == "done"  # nothing is wrong with the folder
+    assert (tmp_path / "celeba.png").stat().st_size > 10_000
     assert record["synthetic"]
     assert record["tasks"] == list(ATTRIBUTES)
     assert record["epochs"] == 2

@@ -6,6 +6,8 @@
     python -m mtlbench.inspect model experiment=imtl_cityscapes image=[1024,2048]
     python -m mtlbench.inspect published                                         results/papers/networks.md
 
+    python -m mtlbench.inspect dataset=celeba --help                             where to get the data and to put it
+
 The rest of the words are overrides as in `mtlbench.train`; `model` reads no data, and takes `image` and `depth` besides
 (conf/inspect_model.yaml).
 """
@@ -27,9 +29,26 @@ COMMANDS = {
 def main() -> None:
     words = sys.argv[1:] or ["--help"]
     if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        run_command(lambda: _tell(words))
         return
     run_command(lambda: inspect(words))
+
+
+def _tell(words: Sequence[str]) -> str:
+    """Prints what this command does, or, of data sets among the words: licence, where to get and to put them.
+
+    Raises ValueError for a data set that does not exist.
+    """
+    names = [word.partition("=")[2] for word in words if word.startswith("dataset=")]
+    if not names:
+        print(__doc__.strip())
+        return "done"
+    from mtlbench import config  # Hydra and torch take seconds
+
+    for name in names:
+        module = config.load([f"dataset={name}"]).dataset._target_.rpartition(".")[0]
+        print(import_module(module).__doc__.strip())
+    return "done"
 
 
 def inspect(words: Sequence[str]) -> str:

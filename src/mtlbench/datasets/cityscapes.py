@@ -1,5 +1,9 @@
 """Cityscapes with three dense tasks: 19 classes, offsets to instance centres, disparity.
 
+Licence: free for research and education that are not commercial, after registration at cityscapes-dataset.com. Unpack
+leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip and disparity_trainvaltest.zip into <machine.data>/cityscapes.
+`python -m mtlbench.synthesize dataset=cityscapes` writes a small synthetic set.
+
 The protocol of IMTL (Liu et al. 2021, Appendix D) and of MGDA (Sener & Koltun 2018, Appendix C), from the data set's
 own files: {folder}/cityscapes/{leftImg8bit,gtFine,disparity}/{split}/{city}/{city}_{sequence}_{frame}_{suffix}.
 """
