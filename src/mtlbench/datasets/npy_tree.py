@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class NpyTree:
         path = self.path(kind, index)
         try:
             found = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise ValueError(f"{path}: this array cannot be read ({error}). Unpack or download it again.") from error
         if not isinstance(found, ndarray) or found.dtype.kind not in "fiub":
             kind_of = getattr(found, "dtype", "several arrays")
