@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from mtlbench import config as configuration
+from mtlbench import memory
 from mtlbench.batch_norm import synchronise_batch_norm
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import PRECISIONS, Fit, Settings
@@ -168,6 +169,10 @@ def fit(config: DictConfig, dataset: MultiTaskDataset, numbers: Settings, ranks:
     groups = [*parameter_groups(network, config.optimizer.lr), *weighting.parameter_groups()]
     optimizer = configuration.build(config.optimizer, groups)
     schedule = configuration.build(config.schedule)
+    if network.columns > 1:
+        image, _ = dataset.split("train")[0, 0]
+        images = numbers.batch_size // ranks.size // numbers.micro_batches
+        memory.warn(memory.parts(network, weighting, optimizer, image.shape, images), network.columns, ranks.device)
     return Fit(run, network, dataset, weighting, optimizer, schedule, numbers, ranks)
 
 

@@ -126,11 +126,12 @@ class MultiTaskModel(nn.Module, ABC):
     shared_representation: whether the tensors of `encode` are all that the heads read; without it
         `method.level=feature` is refused.
     representation: which tensors these are, in words.
-    backbone: where there is one for all tasks.
+    backbone: where there is one for all tasks. columns: how many backbones there are.
     """
 
     shared_representation: bool = True
     representation: ClassVar[str] = "what encode() gives"
+    columns: int = 1
     tasks: tuple[str, ...]
 
     @abstractmethod

@@ -45,7 +45,7 @@ class Columns(MultiTaskModel):
         rate: float = 1.0,
     ):
         super().__init__()
-        self.tasks, self.rate = tuple(tasks), rate
+        self.tasks, self.columns, self.rate = tuple(tasks), len(tasks), rate
         if not rate > 0:
             raise ValueError(f"architecture.rate={rate}: expected a number above 0.")
         with drawing_from(torch.initial_seed()):

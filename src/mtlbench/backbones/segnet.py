@@ -79,6 +79,7 @@ class SegNet(Backbone):
         """encoder1 (the image's size) to encoder5, decoder5 to decoder1; the maps are those before pooling."""
         down = [Stage(_width(block), tuple(block), _width(block[:3])) for block in self.encoder]
         up = [Stage(_width(block), tuple(block), block[0].in_channels, upward=True) for block in self.decoder]
+        up[-1] = up[-1]._replace(read=True)
         count = len(DEPTHS)
         found = {f"encoder{k}": stage for k, stage in enumerate(down, 1)}
         return found | {f"decoder{k}": stage for k, stage in zip(range(count, 0, -1), up, strict=True)}
