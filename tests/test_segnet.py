@@ -77,7 +77,7 @@ def test_gradient_reaches_every_parameter(variant: str, size: tuple[int, int]):
 
 
 def convolutions(blocks: nn.ModuleList) -> list[list[tuple[int, int]]]:
-    return [[(m.in_channels, m.out_channels) for m in block if isinstance(m, nn.Conv2d)] for block in blocks]
+    return [[(m.in_channels, m.out_channels) for m in block.modules() if isinstance(m, nn.Conv2d)] for block in blocks]
 
 
 def test_the_two_forms_narrow_at_the_last_and_at_the_first_convolution():
@@ -119,7 +119,7 @@ def test_same_seed_same_weights():
         first, second, other = tiny(variant), tiny(variant), tiny(variant, seed=1)
         pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
-        assert not torch.equal(first.encoder[0][0].weight, other.encoder[0][0].weight)
+        assert not torch.equal(first.encoder[0][0][0].weight, other.encoder[0][0][0].weight)
 
 
 def test_batch_statistics_move_once_a_forward():

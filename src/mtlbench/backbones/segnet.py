@@ -48,8 +48,8 @@ class SegNet(Backbone):
         self.channels = (widths[0],)
         before = (3, *widths)
         self.encoder = nn.ModuleList(
-            _stage([before[i]] + [widths[i]] * depth) for i, depth in enumerate(DEPTHS)
-        )  # fine to coarse
+            nn.Sequential(_stage([before[i], widths[i]]), _stage([widths[i]] * depth)) for i, depth in enumerate(DEPTHS)
+        )  # fine to coarse, each the first convolution and the others
         self.decoder = nn.ModuleList(
             _stage(_decoded(variant, i, widths)) for i in reversed(range(len(DEPTHS)))
         )  # coarse to fine
@@ -77,7 +77,7 @@ class SegNet(Backbone):
 
     def stages(self) -> dict[str, Stage]:
         """encoder1 (the image's size) to encoder5, decoder5 to decoder1; the maps are those before pooling."""
-        down = [Stage(_width(block), tuple(block), _width(block[:3])) for block in self.encoder]
+        down = [Stage(_width(others), (first, others), _width(first)) for first, others in self.encoder]
         up = [Stage(_width(block), tuple(block), block[0].in_channels, upward=True) for block in self.decoder]
         up[-1] = up[-1]._replace(read=True)
         count = len(DEPTHS)
@@ -93,9 +93,9 @@ class SegNet(Backbone):
                 check_size("SegNet", x, 2 ** len(DEPTHS))
             else:
                 x = _pool(x, places)
-            block = self.encoder[number - 1]
-            inner = block[:3](x)
-            return inner, block[3:](inner)
+            first, others = self.encoder[number - 1]
+            inner = first(x)
+            return inner, others(inner)
         if number == len(DEPTHS):
             x = _pool(x, places)
         indices, size = places.pop()
