@@ -449,6 +449,17 @@ def another_part(root):
     return f"{path}: line 1: a name and 1 values are expected, each one of 0, 1, 2; found '000001.jpg 3'"
 
 
+def twice(root):
+    path = rewrite(root / "celeba/Eval/list_eval_partition.txt", lambda x: [*x, x[2]])
+    return f"{path}: 000075.jpg is in it twice"
+
+
+def all_packed(root):
+    shutil.rmtree(root / "celeba")
+    (root / "celeba").write_bytes(b"PK")
+    return f"{root / 'celeba'}: a folder is expected, found a file"
+
+
 def no_training(root):
     path = rewrite(root / "celeba/Eval/list_eval_partition.txt", lambda x: [line[:-1] + "1" for line in x])
     return f"{path}: there are no training images (part 0) in it"
@@ -509,7 +520,8 @@ def nothing(root):
     "damage",
     [
         cut_off, fewer_images, other_images, header, no_header, a_value_missing, another_value, a_word, another_part,
-        no_training, empty, binary, no_list, csv, missing_image, packed, packed_as_the_folder, no_images, nothing,
+        no_training, twice, all_packed, empty, binary, no_list, csv, missing_image, packed, packed_as_the_folder,
+        no_images, nothing,
     ],
 )  # fmt: skip
 def test_bad_folders_and_lists_are_named(root, damage):
@@ -546,7 +558,7 @@ def test_damaged_images_are_named(root):
 
 
 @pytest.mark.parametrize(
-    "closed", ["Img/img_align_celeba/000001.jpg", "Img/img_align_celeba", "Anno/list_attr_celeba.txt"]
+    "closed", ["Img/img_align_celeba/000001.jpg", "Img/img_align_celeba", "Anno", "Anno/list_attr_celeba.txt"]
 )
 def test_what_may_not_be_read_is_named(whole, closed):
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users

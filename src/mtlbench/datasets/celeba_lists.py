@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,12 @@ class Table(NamedTuple):
 
 def find_list(folder: Path, name: str) -> Path:
     """Where a list is. Raises ValueError where it is not, that says what is there instead."""
+    if os.path.isfile(folder):
+        raise ValueError(f"celeba: {folder}: a folder is expected, found a file. Unpack it into a folder of that name.")
+    closed = [folder / p for p in PLACES if os.path.isdir(folder / p) and not _open(folder / p)]
     path = next((folder / place / name for place in PLACES if os.path.isfile(folder / place / name)), None)
+    if path is None and closed:
+        raise ValueError(f"celeba: {closed[0]}: may not be read (Permission denied). Type: chmod a+rx {closed[0]}")
     if path is not None:
         return path
     table = name.replace(".txt", ".csv")
@@ -57,6 +63,10 @@ def find_list(folder: Path, name: str) -> Path:
         f"commercial), set machine.data=<the folder that holds celeba>, or write small synthetic data:\n"
         f"  python -m mtlbench.synthesize dataset=celeba machine.data={folder.parent}"
     )
+
+
+def _open(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def find_images(folder: Path) -> tuple[Path, dict[str, int]]:
@@ -163,6 +173,9 @@ def _table(path: Path, lines: Sequence[str], first: int, columns: int, allowed: 
             f"celeba: {path}: line {line}: a name and {columns} values are expected, {kind}; found {found[:60]!r}. "
             f"Download it again."
         )
+    if len(set(names)) < len(names):
+        twice = next(a for a, b in pairwise(sorted(names)) if a == b)
+        raise ValueError(f"celeba: {path}: {twice} is in it twice. Download it again.")
     if not names:
         raise ValueError(f"celeba: {path}: there are no images in it. Download it again.")
     return Table(path, names, values)
