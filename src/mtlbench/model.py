@@ -1,7 +1,7 @@
 """A multi-task network: image -> shared representation -> {task: prediction}."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
@@ -161,11 +161,7 @@ class MultiTaskModel(nn.Module, ABC):
         """GradNorm's W: the shared parameters of the last module in the network's order that holds a matrix or a
         convolution; a network that uses its modules in another order says so by overriding this."""
         shared = {id(p) for p in self.shared_parameters()}
-        for module in reversed(list(self.modules())):
-            parameters = [p for p in module.parameters(recurse=False) if id(p) in shared]
-            if any(p.ndim >= 2 for p in parameters):
-                return parameters
-        return []
+        return last_layer(list(self.modules()), shared)
 
     def faster(self) -> list[tuple[list[nn.Parameter], float]]:
         """Parameters that train at a multiple of the run's learning rate, and the multiple."""
@@ -180,6 +176,18 @@ class MultiTaskModel(nn.Module, ABC):
         names: Sequence[str] = self.tasks if tasks is None else tuple(tasks)
         predictions = self.decode_each(names, [features] * len(names), tuple(image.shape[-2:]))
         return dict(zip(names, predictions, strict=True))
+
+
+def last_layer(modules: Sequence[nn.Module], of: Collection[int] | None = None) -> list[nn.Parameter]:
+    """The parameters that train of the last module that holds a matrix or a convolution itself; [] without one.
+
+    of: the ids of those that count; None: all.
+    """
+    for module in reversed(modules):
+        own = [p for p in module.parameters(recurse=False) if p.requires_grad and (of is None or id(p) in of)]
+        if any(p.ndim >= 2 for p in own):
+            return own
+    return []
 
 
 class TrunkAndHeads(MultiTaskModel):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mtlbench.architectures.making import add_heads, drawing_from, together
 from mtlbench.architectures.pretrained import load_columns
-from mtlbench.model import Backbone, BackboneMaker, Head, HeadMaker, MultiTaskModel, Stage, made
+from mtlbench.model import Backbone, BackboneMaker, Head, HeadMaker, MultiTaskModel, Stage, last_layer, made
 from mtlbench.seeds import seed_of
 from mtlbench.task import Task
 
@@ -115,11 +115,8 @@ class Columns(MultiTaskModel):
         """GradNorm's W, of a network with one trunk, is here the last shared layer of every column together."""
         found = []
         for task in self.tasks:
-            modules = [
-                m for stage in self._stages(task, True).values() for part in stage.modules for m in part.modules()
-            ]
-            own = ([p for p in m.parameters(recurse=False) if p.requires_grad] for m in reversed(modules))
-            found += next((ps for ps in own if any(p.ndim >= 2 for p in ps)), [])
+            parts = [part for stage in self._stages(task, True).values() for part in stage.modules]
+            found += last_layer([module for part in parts for module in part.modules()])
         return found
 
     def _stages(self, task: str, shared: bool) -> dict[str, Stage]:

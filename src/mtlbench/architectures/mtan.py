@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtlbench.architectures.columns import checked
 from mtlbench.architectures.making import add_heads, drawing_from
-from mtlbench.model import Backbone, BackboneMaker, HeadMaker, MultiTaskModel, Stage, made
+from mtlbench.model import Backbone, BackboneMaker, HeadMaker, MultiTaskModel, Stage, last_layer, made
 from mtlbench.seeds import seed_of
 from mtlbench.task import Task
 
@@ -131,11 +131,8 @@ class MTAN(MultiTaskModel):
 
     def last_shared_layer(self) -> list[nn.Parameter]:
         """The backbone's, also where refinements are shared: they are not on every path."""
-        for module in reversed(list(self.backbone.modules())):
-            parameters = [p for p in module.parameters(recurse=False) if p.requires_grad]
-            if any(p.ndim >= 2 for p in parameters):
-                return parameters
-        return []
+        parts = [part for stage in self.backbone.stages().values() for part in stage.modules]
+        return last_layer([module for part in parts for module in part.modules()])
 
     def compile_trunk(self) -> None:
         self.encode = torch.compile(self.encode)
