@@ -44,7 +44,7 @@ class NYUv2(MultiTaskDataset):
     tasks: names among semantic, depth, normals; null for all. What belongs to other tasks is never read.
     size: [height, width] of the whole images; null: 480 x 640, as they are.
     measures: losses and metrics, see `measures.Measures`.
-    augmentation: of training images, `transforms.Augmentation` or `transforms.ScaleCrop`.
+    augmentation: of training images, `transforms.Augmentation` or `scale_crop.ScaleCrop`.
     evaluation: crops and flips of evaluation, see `sliding.Sliding`.
     validation: this many training images are held out as "val"; which ones depends on `validation_seed` alone.
     classes: 13 (MTAN, IMTL), 40 (the survey), or 41: no label is a class of its own, 0 (ASTMT).

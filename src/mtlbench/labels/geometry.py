@@ -26,7 +26,7 @@ class Label(tv_tensors.TVTensor):
     """A label of one image, [..., H, W]. A subclass is known to every function in `GEOMETRY` by being defined.
 
     fill: the value of places that the old image did not cover; `fill` arguments meant for images are ignored.
-    blended: public code interpolates this type as it does the image, see `transforms.ScaleCrop`.
+    blended: public code interpolates this type as it does the image, see `scale_crop.ScaleCrop`.
     """
 
     fill: ClassVar[float] = math.nan

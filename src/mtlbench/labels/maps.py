@@ -36,7 +36,7 @@ class Edges(Scalars):
 
 
 class KeypointMap(Scalars):
-    """A detector's response at each pixel [1, H, W] (Taskonomy's keypoints2d and keypoints3d). Values are left alone."""
+    """A detector's response at each pixel [1, H, W] (Taskonomy's keypoints2d and keypoints3d). Values stay."""
 
 
 class Reshading(Scalars):

@@ -51,7 +51,7 @@ class UnscaledNormals(Label):
 
 class BlendedNormals(UnscaledNormals):
     """As `UnscaledNormals`, and interpolated like the image without becoming unit vectors again, no label being
-    (0, 0, 0): what `RandomScaleCrop` of LibMTL and CAGrad makes of them. Only `transforms.ScaleCrop` interpolates."""
+    (0, 0, 0): what `RandomScaleCrop` of LibMTL and CAGrad makes of them. Only `scale_crop.ScaleCrop` interpolates."""
 
     blended = True
 
