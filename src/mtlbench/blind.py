@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mtlbench.dataset import MultiTaskDataset, Split
-from mtlbench.task import IGNORE
+from mtlbench.task import IGNORE, added
 
 
 def blind_prediction(split: Split, channels: dict[str, int]) -> dict[str, Tensor]:
@@ -39,9 +39,9 @@ def blind_metrics(dataset: MultiTaskDataset, prediction: dict[str, Tensor], spli
     metrics = {}
     for name, task in dataset.tasks.items():
         for meter in task.meters:
-            total = sum(
-                meter.sums(prediction[name], torch.as_tensor(split[(0, i)][1][name]).as_subclass(Tensor)[None])
-                for i in range(len(split))
-            )
+            total = None
+            for i in range(len(split)):
+                target = torch.as_tensor(split[(0, i)][1][name]).as_subclass(Tensor)[None]
+                total = added(meter, total, meter.sums(prediction[name], target))
             metrics.update({f"{name}/{metric}": value for metric, value in meter.values(total).items()})
     return metrics

@@ -61,6 +61,11 @@ def _unit(unit: str) -> str:
     return f" {unit}" if unit else ""
 
 
+def unit_of(unit: str, error: float) -> str:
+    """A metric's unit, with how far its value may be off where it is not exact: ° (±0.005)."""
+    return f"{unit} (±{error:g})".strip() if error else unit
+
+
 def summary(record: Mapping[str, Any]) -> str:
     """One line about a finished run, and how to repeat it."""
     marks = " (synthetic data)" if record.get("synthetic") else ""
@@ -68,7 +73,9 @@ def summary(record: Mapping[str, Any]) -> str:
         where = record["diverged"]
         text = f"diverged in epoch {where['epoch'] + 1}, step {where['step'] + 1}: {where['reason']}"
     else:
-        text = values_of(record.get("last", {}), {k: m["unit"] for k, m in record["metrics"].items()})
+        text = values_of(
+            record.get("last", {}), {k: unit_of(m["unit"], m.get("error", 0.0)) for k, m in record["metrics"].items()}
+        )
     seed = record["config"]["seed"]
     return f"run {record['run']} is done{marks}: {text}. Repeat it with a new seed: seed={seed + 1}"
 

@@ -42,6 +42,7 @@ def entry(
             f"{task.name}/{metric.name}": {
                 "higher_is_better": metric.higher_is_better,
                 "unit": metric.unit,
+                **({"error": metric.error} if metric.error else {}),
                 "primary": metric is task.metrics[0],
             }
             for task in dataset.tasks.values()

@@ -18,6 +18,7 @@ from mtlbench.seeds import seed_of
 from mtlbench.signals import Stop
 from mtlbench.stats import mean_relative_improvement
 from mtlbench.step import StepResult, losses_after, step
+from mtlbench.task import Task, added
 from mtlbench.weighting import Indicator, Weighting, overrides
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -79,6 +80,7 @@ class Fit:
         self.run, self.model, self.dataset, self.method = run, model, dataset, method
         self.optimizer, self.schedule, self.settings, self.ranks = optimizer, schedule, settings, ranks
         self.report = report
+        check_meters(dataset.tasks, settings, ranks)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         split = dataset.split("train")
         assert split is not None
@@ -254,6 +256,7 @@ def evaluate(
 
     `between` is called before each batch. The model is left in the mode it was in.
     """
+    check_meters(dataset.tasks, settings, ranks)
     was_training = model.training
     model.eval()
     kind = next(model.parameters())
@@ -266,11 +269,25 @@ def evaluate(
         for name, task in dataset.tasks.items():
             target = targets[name].to(kind.device)
             batch = [meter.sums(predictions[name].to(kind.dtype), target) for meter in task.meters]
-            sums[name] = [a + b for a, b in zip(sums[name], batch, strict=True)] if name in sums else batch
+            total = sums.get(name, [None] * len(batch))
+            sums[name] = [added(*parts) for parts in zip(task.meters, total, batch, strict=True)]
     values = {}
     for name, task in dataset.tasks.items():
         for i, meter in enumerate(task.meters):
-            total = ranks.sum(sums[name][i])
+            total = ranks.laid_end_to_end(sums[name][i]) if meter.gathers else ranks.sum(sums[name][i])
             values.update({f"{name}/{metric}": value for metric, value in meter.values(total.cpu()).items()})
     model.train(was_training)
     return values
+
+
+def check_meters(tasks: Mapping[str, Task], settings: Settings, ranks: Ranks) -> None:
+    """Raises ValueError where a metric is a mean over batches that these ranks or these batches are not."""
+    for name, task in tasks.items():
+        for meter in task.meters:
+            if meter.together > 1 and (ranks.size > 1 or settings.evaluation_batch % meter.together):
+                raise ValueError(
+                    f"{name}/{meter.metrics[0].name} is a mean over batches of {meter.together} images: it needs one "
+                    f"process and evaluation in batches of them; found {ranks.size} and "
+                    f"{settings.evaluation_batch}. Type machine.evaluation_batch={meter.together} without torchrun, or "
+                    f"choose the metric over the whole set (pooled)."
+                )

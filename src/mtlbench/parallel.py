@@ -43,6 +43,17 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def laid_end_to_end(self, values: Tensor) -> Tensor:
+        """The values [n] of all ranks, n their own, in the order of the ranks."""
+        if self.size == 1:
+            return values
+        lengths = torch.zeros(self.size, dtype=torch.int64, device=values.device)
+        lengths[self.rank] = len(values)
+        ends = self.sum(lengths).cumsum(0).tolist()
+        every = values.new_zeros(ends[-1])
+        every[ends[self.rank] - len(values) : ends[self.rank]] = values
+        return self.sum(every)
+
     @contextmanager
     def later(self) -> Iterator[Callable[[Tensor], None]]:
         """Gives a function that begins to sum a tensor over ranks, in place; at the end all sums are done."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 IGNORE = 255
@@ -62,6 +63,13 @@ class Meter(ABC):
     @abstractmethod
     def values(self, sums: Tensor) -> dict[str, float]:
         """The metrics by name, from statistics summed over batches and ranks; NaN where undefined."""
+
+
+def added(meter: Meter, total: Tensor | None, sums: Tensor) -> Tensor:
+    """The sums of one batch added to those of the batches before it, None if there were none."""
+    if total is None:
+        return sums
+    return torch.cat([total, sums]) if meter.gathers else total + sums
 
 
 @dataclass(frozen=True)

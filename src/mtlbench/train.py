@@ -104,7 +104,7 @@ def _console(config: DictConfig, choices: dict[str, str], dataset: Any, run: Any
         f"{shortened(list(dataset.tasks))} · {choices.get('backbone')} + {choices.get('head')} · "
         f"{' / '.join(f'{size:,}' for size in sizes)} images · seed {config.seed} · run {run.id}"
     )
-    units = {f"{t.name}/{m.name}": m.unit for t in dataset.tasks.values() for m in t.metrics}
+    units = {f"{t.name}/{m.name}": unit_of(m.unit, m.error) for t in dataset.tasks.values() for m in t.metrics}
     logger = configuration.build(config.logger) if config.logger else None
     if logger is not None:
         logger.start(run.folder, run.id, configuration.identity(config), run.lines())
