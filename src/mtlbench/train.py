@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mtlbench import config as configuration
 from mtlbench.commands import CONFLICT, overrides_of, run_command
-from mtlbench.console import Console, shortened, summary
+from mtlbench.console import Console, shortened, summary, unit_of
 from mtlbench.signals import Stop
 
 
