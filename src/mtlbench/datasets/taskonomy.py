@@ -7,7 +7,9 @@ Unpack the archives so that <machine.data>/taskonomy holds one of
     <building>/<domain>/point_<p>_view_<v>_domain_<suffix>.png
     <domain>/<building>/point_<p>_view_<v>.png
 and put train_val_test_tiny.csv there, from data/assets/splits_taskonomy.zip of the first address. The domain rgb, those
-of your tasks and depth_zbuffer (for the masks) are read.
+of your tasks and depth_zbuffer (for the masks) are read. Of the tiny split the building woodbine is not in every
+download, and wiconisco has damaged files of edge_texture: dataset.missing_buildings=skip dataset.broken_files=skip go
+on without them. `python -m mtlbench.synthesize dataset=taskonomy` writes a small synthetic set.
 """
 
 from collections.abc import Callable, Sequence
