@@ -720,6 +720,27 @@ def test_files_are_checked_once(root: Path, monkeypatch: pytest.MonkeyPatch):
         build(root, broken_files="skip")
 
 
+def test_a_file_that_was_mended_is_looked_at_again(root: Path):
+    path = place(root, "omnidata", "reshading", "merom", 9, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30] + bytes(30))  # as long as before
+    os.utime(path, ns=(1, 1))
+    with pytest.warns(UserWarning, match="left out"):
+        assert build(root, broken_files="skip").left_out == {"train": {"labels of reshading": 1}}
+    path.write_bytes(whole)
+    assert build(root, broken_files="skip").left_out == {}
+
+
+def test_what_may_not_be_read_is_not_taken_for_damaged(root: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ValueError, match=r"domain_rgb\.png cannot be read \(Permission denied\).*chmod"):
+        build(root, broken_files="skip")
+    assert not (root / "taskonomy" / CHECKED).exists()
+
+
 def test_a_read_only_folder_is_said_and_checked_each_time(root: Path, monkeypatch: pytest.MonkeyPatch):
     def full(*args, **keys):
         raise OSError(30, "Read-only file system")

@@ -102,7 +102,11 @@ class Taskonomy(MultiTaskDataset):
         self.tasks = select_tasks(available, tasks, "taskonomy")
         _check_defined(normalisation, self.tasks)
         uncertain = ["never a label"] if semantic_classes > len(values.SEMANTIC) else []
-        self.words = {"semantic": [*uncertain, *values.SEMANTIC]}
+        places = values.HOME if scene_classes == len(values.HOME) else range(values.PLACES)
+        self.words = {
+            "semantic": [*uncertain, *values.SEMANTIC],
+            "scene": [f"Places {number}" for number in places],
+        }
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         tree = Tree(self.folder, layout)
         self.mask = self._mask()

@@ -64,11 +64,14 @@ def read_probabilities(path: Path, count: int) -> np.ndarray:
 
 
 def trouble(path: Path) -> str | None:
-    """What is wrong with a file, found without decoding it: its end is missing or a checksum does not fit; or None."""
+    """What is wrong with a file, found without decoding it: its end is missing or a checksum does not fit; or None.
+
+    Raises ValueError for a file that may not be read: nothing is wrong with it.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        return str(error.strerror)
+        raise ValueError(f"{path} cannot be read ({error.strerror}). Give yourself the right: chmod u+r.") from error
     if path.suffix == ".npy":
         try:
             np.load(path, allow_pickle=False)
@@ -92,7 +95,7 @@ def trouble(path: Path) -> str | None:
 
 
 CHECKED = "checked_files.json"
-"""In the dataset's folder: which files were found broken, for each list of names and sizes that was checked."""
+"""In the dataset's folder: which files were found broken, for each list of names, sizes and times that was checked."""
 
 
 def broken_files(folder: Path, groups: Iterable[Sequence[Found]]) -> dict[str, str]:
@@ -105,7 +108,8 @@ def broken_files(folder: Path, groups: Iterable[Sequence[Found]]) -> dict[str, s
     found: dict[str, str] = {}
     before = len(known)
     for group in groups:
-        key = hashlib.sha256(json.dumps(sorted(group)).encode()).hexdigest()[:32]
+        changed = [(file.name, (folder / file.name).stat().st_mtime_ns) for file in group]
+        key = hashlib.sha256(json.dumps([sorted(group), sorted(changed)]).encode()).hexdigest()[:32]
         if key not in known:
             known[key] = {file.name: why for file in group if (why := trouble(folder / file.name))}
         found |= known[key]
