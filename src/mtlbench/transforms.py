@@ -54,7 +54,12 @@ def whole(image: Tensor, size: tuple[int, int] | None) -> View:
 
 
 def see(x: Kind, view: View, interpolation: str = "bilinear") -> Kind:
-    """The view of an image or a label. What the image did not cover is MEAN_COLOUR, or the label's `fill`."""
+    """The view of an image or a label. What the image did not cover is MEAN_COLOUR, or the label's `fill`.
+
+    Raises TypeError for anything else: torchvision's functions would take a plain tensor for an image.
+    """
+    if not isinstance(x, Image | Label):
+        raise TypeError(f"a view is of an image or a label, one of mtlbench.labels, not of a {type(x).__name__}.")
     if isinstance(x, WholeImage):
         return x
     x = _cut(x, view.top, view.left, view.height, view.width)
