@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 JOBS ?= $(shell nproc)
+# a process a core, each with one thread; a file's tests stay together, for what they share
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint format wheel-check clean
@@ -22,10 +24,10 @@ demo: install ## two sweeps to their tables: real digits, and synthetic street s
 	@$(RUN) -m mtlbench.demo --jobs $(JOBS)
 
 test: install ## the whole test suite
-	$(RUN) -m pytest
+	$(TEST)
 
 test-fast: install ## the tests without training, whole commands and several processes: under two minutes
-	$(RUN) -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 lint: install ## ruff's checks and formatting
 	$(RUN) -m ruff check
