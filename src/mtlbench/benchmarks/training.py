@@ -33,7 +33,7 @@ class Training(ABC):
     def __init__(self, config: DictConfig, ranks: Ranks):
         self.config, self.ranks = config, ranks
         self.tasks = workload.tasks(config)
-        self.dataset = SimpleNamespace(tasks=self.tasks)  # what the model and the method ask of a dataset
+        self.dataset = SimpleNamespace(tasks=self.tasks, all_tasks=())  # what the model and the method ask of a dataset
         self.model: nn.Module = build.model(config, self.dataset, ranks).train()
         self.autocast = torch.bfloat16 if config.precision == "bfloat16" else None
         self.data = workload.batch(config, PRECISIONS[config.precision], ranks.device)
