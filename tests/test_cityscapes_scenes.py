@@ -61,7 +61,7 @@ def labels_of(seen: View) -> dict[str, Label]:
     instances = cityscapes.instance_values("ignore", "ignore")
     return {
         "semantic": cityscapes.class_map(seen.labels.astype(np.int32)),
-        "instance": cityscapes.instance_offset(seen.instances, instances),
+        "instance": cityscapes.instance_offset(seen.instances, instances=instances),
         "disparity": cityscapes.disparity(np.rint(disparity * 256).astype(np.int32) + 1),
     }
 

@@ -65,7 +65,7 @@ def signature_of(target: Callable[..., Any]) -> inspect.Signature:
     for step in steps:
         parameters = inspect.signature(step).parameters.values()
         open_ended = [p for p in parameters if p.kind is p.VAR_KEYWORD]
-        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != "self"]
         found = {p.name: p.replace(kind=p.KEYWORD_ONLY) for p in named} | found
         if not open_ended:
             break

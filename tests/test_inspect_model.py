@@ -77,8 +77,7 @@ def test_counts_by_hand():
 
 def test_half_of_torch_s_own_count():
     loaded = config.load(["dataset=cityscapes", "backbone=resnet18", "image=[64,128]"], name="inspect_model")
-    tasks = unread(loaded).tasks
-    network = counted(loaded, tasks, (3, 64, 128))
+    network = counted(loaded, unread(loaded), (3, 64, 128))
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         network.model(torch.empty(1, 3, 64, 128, device="meta"))
     assert 2 * network.multiply_adds == flops.get_total_flops() > 0
@@ -88,7 +87,7 @@ def test_values_and_random_state_are_not_needed():
     torch.manual_seed(123)
     state = torch.random.get_rng_state()
     loaded = config.load(["dataset=cityscapes"], name="inspect_model")
-    network = counted(loaded, unread(loaded).tasks, (3, 64, 128))
+    network = counted(loaded, unread(loaded), (3, 64, 128))
     assert {p.device.type for p in network.model.parameters()} == {"meta"}
     assert torch.equal(state, torch.random.get_rng_state())
     assert loaded.backbone.weights == "tv_in1k"  # the configuration that was given is as it was

@@ -9,6 +9,7 @@
     python -m mtlbench.bench memory method=imtl                       peak memory of two steps, in bytes
     python -m mtlbench.bench weights tasks=40                         the methods' own arithmetic, without a network
     python -m mtlbench.bench ranks processes=2                        steps in several processes, beside torch's DDP
+    python -m mtlbench.bench data dataset=cityscapes machine.data=data     images a second, beside a plain loader
     python -m mtlbench.bench aggregate runs=10000 epochs=200          seconds and memory that a sweep's tables take
 
 Keys are in conf/bench.yaml; groups: workload architecture backbone head method optimizer machine. The result goes into
@@ -18,6 +19,7 @@ Keys are in conf/bench.yaml; groups: workload architecture backbone head method 
 import sys
 
 from mtlbench.benchmarks.aggregate import bench_aggregate
+from mtlbench.benchmarks.data import bench_data
 from mtlbench.benchmarks.ranks import bench_ranks
 from mtlbench.benchmarks.step import bench_memory, bench_step
 from mtlbench.benchmarks.weights import bench_weights
@@ -28,6 +30,7 @@ BENCHMARKS = {
     "memory": bench_memory,
     "weights": bench_weights,
     "ranks": bench_ranks,
+    "data": bench_data,
     "aggregate": bench_aggregate,
 }
 

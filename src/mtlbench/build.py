@@ -14,6 +14,7 @@ from torch import nn
 
 from mtlbench import config as configuration
 from mtlbench import memory
+from mtlbench.activations import checkpoint_activations
 from mtlbench.batch_norm import synchronise_batch_norm
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.fit import PRECISIONS, Fit, Settings
@@ -142,6 +143,10 @@ def model(config: DictConfig, dataset: MultiTaskDataset, ranks: Ranks) -> nn.Mod
     network = network.to(ranks.device, PRECISIONS[config.precision])
     if config.machine.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    if config.machine.checkpoint_activations:
+        if config.machine.compile:
+            raise ValueError("machine.checkpoint_activations and machine.compile exclude each other: type one of them.")
+        checkpoint_activations(network)
     if config.machine.compile:
         network.compile_trunk()
     return network

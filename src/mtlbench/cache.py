@@ -2,7 +2,7 @@
 
 A dataset that reads image files takes part so:
 
-    self.image_files = ImageFiles("celeba", folder)                          in its constructor; `build.dataset` looks for it
+    self.image_files = ImageFiles("celeba", folder)              in its constructor; `build.dataset` looks for it
     self.photos = self.image_files.group("photos", paths, read)              all files of one kind that may be read
     pixels = self.photos(path)                                          in the place of read(path)
 

@@ -49,7 +49,7 @@ class NDDRCNN(Columns):
 
 
 class Reduction(nn.Module):
-    """The maps [B, C, h, w] of all tasks to one of C channels."""
+    """The maps [B, C, h, w] (or vectors [B, C]) of all tasks to one of C channels."""
 
     def __init__(
         self, place: int, count: int, channels: int, initial: tuple[float | None, float | None], normalise: bool
@@ -64,4 +64,7 @@ class Reduction(nn.Module):
         self.after = nn.Sequential(nn.BatchNorm2d(channels, momentum=0.05), nn.ReLU()) if normalise else nn.Identity()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        return self.after(self.reduce(torch.cat(list(maps), 1)))
+        x = torch.cat(list(maps), 1)
+        if x.ndim == 2:  # vectors are maps of one place
+            return self.after(self.reduce(x[..., None, None])).flatten(1)
+        return self.after(self.reduce(x))

@@ -1,9 +1,12 @@
 """MGDA's LeNet for MultiMNIST (Sener & Koltun 2018, Figure 5)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtlbench.model import Backbone
+from mtlbench.model import Backbone, Stage
 
 
 class LeNet(Backbone):
@@ -28,15 +31,31 @@ class LeNet(Backbone):
         self.fc = nn.Linear(320, 50)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if image.shape[1:] != (1, 28, 28):
-            found = " x ".join(map(str, image.shape[1:]))
-            raise ValueError(
-                f"backbone=lenet reads grey images of 1 x 28 x 28, found {found}. Type backbone= with another network."
-            )
-        x = F.relu(F.max_pool2d(self.conv1(image), 2))
-        x = self._drop_channels(self.conv2(x))
-        x = F.relu(F.max_pool2d(x, 2))
-        return (F.relu(self.fc(x.flatten(1))),)
+        return self.in_stages(image)
+
+    def stages(self) -> dict[str, Stage]:
+        """conv1 and conv2 with their pooling, and fc, a vector."""
+        return {
+            "conv1": Stage(10, (self.conv1,)),
+            "conv2": Stage(20, (self.conv2,)),
+            "fc": Stage(50, (self.fc,), read=True),
+        }
+
+    def stage(self, name: str, x: Tensor, memory: dict[str, Any]) -> tuple[None, Tensor]:
+        if name == "fc":
+            return None, F.relu(self.fc(x.flatten(1)))
+        if name == "conv1":
+            if x.shape[1:] != (1, 28, 28):
+                found = " x ".join(map(str, x.shape[1:]))
+                raise ValueError(
+                    f"backbone=lenet reads grey images of 1 x 28 x 28, found {found}. Type backbone= with another "
+                    f"network."
+                )
+            return None, F.relu(F.max_pool2d(self.conv1(x), 2))
+        return None, F.relu(F.max_pool2d(self._drop_channels(self.conv2(x)), 2))
+
+    def collect(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return (maps["fc"],)
 
     def _drop_channels(self, x: Tensor) -> Tensor:
         if not self.training or self.dropout == 0:

@@ -20,7 +20,7 @@ def inspect_model(overrides: Sequence[str]) -> str:
         raise ValueError(f"depth={config.depth}: a number of levels from 1 is expected.")
     dataset = unread(config)
     shape = shape_of(config, dataset)
-    network = counted(config, dataset.tasks, shape)
+    network = counted(config, dataset, shape)
     named = " ".join(choices[group] for group in ("architecture", "backbone", "head"))
     print(f"{named}, {len(dataset.tasks)} tasks of {choices['dataset']}, images of {' x '.join(map(str, shape))}\n")
     print(table(("layer", "", "output", "parameters", "multiply-adds", "part"), layers(network, config.depth)))

@@ -1,9 +1,7 @@
 """A network as a configuration describes it, without data and without values: for counting."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from omegaconf import DictConfig, open_dict
@@ -13,7 +11,6 @@ from mtlbench import config as configuration
 from mtlbench.dataset import MultiTaskDataset
 from mtlbench.inspecting.counting import Counted
 from mtlbench.parallel import Ranks
-from mtlbench.task import Task
 
 
 def unread(config: DictConfig) -> MultiTaskDataset:
@@ -45,8 +42,8 @@ def shape_of(config: DictConfig, dataset: MultiTaskDataset) -> tuple[int, int, i
     return channels, size[0], size[1]
 
 
-def counted(config: DictConfig, tasks: Mapping[str, Task], shape: tuple[int, int, int]) -> Counted:
-    """The configured network for these tasks, counted on one image [1, *shape] without values."""
+def counted(config: DictConfig, dataset: MultiTaskDataset, shape: tuple[int, int, int]) -> Counted:
+    """The configured network for the dataset's tasks, counted on one image [1, *shape] without values."""
     config = config.copy()
     with open_dict(config):
         if "weights" in config.backbone:
@@ -54,5 +51,5 @@ def counted(config: DictConfig, tasks: Mapping[str, Task], shape: tuple[int, int
         config.precision, config.machine.compile = "float32", False
     ranks = Ranks(0, 1, torch.device("meta"))
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # the weights' seed is not this process's
-        network = build.model(config, SimpleNamespace(tasks=tasks), ranks)
+        network = build.model(config, dataset, ranks)
         return Counted(network, torch.empty(1, *shape))
