@@ -144,3 +144,8 @@ def test_without_a_first_word_it_is_the_dataset(monkeypatch):
         ("mtlbench.inspecting.data", ["dataset=cityscapes", "machine.data=x"]),
         ("mtlbench.inspecting.data", ["dataset=cityscapes"]),
     ]
+
+
+@pytest.mark.slow
+def test_the_committed_page_is_that_of_the_networks():
+    assert inspect.inspect(["published", "--check"]) == "done"

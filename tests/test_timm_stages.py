@@ -13,7 +13,7 @@ NETWORKS = [
     ("resnet18", 16, [1, 4], ["stem", "layer1", "layer2", "layer3", "layer4"]),
     ("resnet18", None, [0, 2], ["stem", "layer1", "layer2"]),
     ("mobilenetv2_035", None, [0, 4], ["stem", "blocks0", "blocks1", "blocks2", "blocks3", "blocks4"]),
-    ("vgg11_bn", None, [4], ["stem", "features_6", "features_13", "features_20", "features_27"]),
+    ("vgg11_bn", None, [2], ["stem", "features_6", "features_13"]),
     ("convnext_atto", None, [3], ["stages_0", "stages_1", "stages_2", "stages_3"]),
 ]
 
