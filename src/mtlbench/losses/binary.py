@@ -52,7 +52,7 @@ class BalancedBinaryCrossEntropy(Loss):
         if self.positive_weight is None:
             weight = share(counts[0] - counts[1], counts[0]).to(terms.dtype)
         else:
-            weight = terms.new_tensor(self.positive_weight)
+            weight = torch.full((), self.positive_weight, dtype=terms.dtype, device=terms.device)
         weights = torch.where(target.reshape(prediction.shape) == 1, weight, 1 - weight)
         return share((weights * terms).where(labelled, torch.zeros_like(terms)).sum(), counts[0])
 

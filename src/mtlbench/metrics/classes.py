@@ -1,5 +1,7 @@
 """Metrics of classes: one per image, one per pixel, several of yes and no."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,8 @@ class Accuracy(SumMeter):
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         labelled = target != self.ignore_index
-        correct = (prediction.argmax(1) == target) & labelled
+        largest, found = prediction.max(1)
+        correct = (found == target) & labelled & ~largest.isnan()
         return torch.stack([labelled.sum(), correct.sum()]).double()
 
     def of(self, sums: Tensor) -> Tensor:
@@ -89,7 +92,8 @@ class Confusion(SumMeter):
     IoU_c = TP / (TP + FP + FN) over labelled pixels (the official Cityscapes definition). A class found
     neither in labels nor predictions has no IoU: `absent="skip"` leaves it out of the mean (official, MGDA's
     code), `"nan"` makes the mean NaN (MTAN, LibMTL, CAGrad), `"zero"` counts it 0 (the survey's code).
-    prediction [B, classes, H, W], target [B, H, W]. values() raises ValueError where a label is no class.
+    prediction [B, classes, H, W], target [B, H, W]. values() raises ValueError where a label is no class. A NaN among
+    the predictions of labelled pixels makes both NaN.
 
     MTAN's numbers before November 2020 are means over images of each one's: `BatchMean(Confusion(...), images=1)`.
     """
@@ -106,11 +110,12 @@ class Confusion(SumMeter):
         labelled = target != self.ignore_index
         known = (target >= 0) & (target < self.classes) & labelled
         number = self.classes * self.classes
-        pairs = target.to(torch.int32) * self.classes + prediction.argmax(1)
-        pairs = torch.where(known, pairs, number).flatten()
+        largest, found = prediction.max(1)  # on a CPU a third of the time of argmax
+        pairs = torch.where(known, target.to(torch.int32) * self.classes + found.to(torch.int32), number).flatten()
         count = labelled.sum(dtype=torch.float64)
         wrong = count - known.sum(dtype=torch.float64)
-        return torch.cat([torch.stack([count, wrong]), histogram(pairs, number)])
+        bad = torch.where((largest.isnan() & labelled).any(), math.nan, 0.0)  # a NaN would count as its class
+        return torch.cat([torch.stack([count, wrong]), histogram(pairs, number) + bad])
 
     def of(self, sums: Tensor) -> Tensor:
         matrix = sums[2:].reshape(self.classes, self.classes)
@@ -120,7 +125,7 @@ class Confusion(SumMeter):
         if self.absent == "skip":
             iou = iou.nanmean()
         elif self.absent == "zero":
-            iou = iou.nan_to_num(0.0)
+            iou = torch.where(union == 0, 0.0, iou)
         return 100 * torch.stack([iou.mean(), true_positive.sum() / matrix.sum()])
 
     def values(self, sums: Tensor) -> dict[str, float]:
