@@ -201,6 +201,7 @@ def _checks(rank: int, size: int, store: str) -> None:
     ranks = _enter(rank, size, store)
     for check in (
         _check_sums,
+        _check_laid_end_to_end,
         _check_broadcast,
         _check_bucketed_sums,
         _check_overlap,
@@ -231,6 +232,14 @@ def _check_sums(ranks):
         for row in rows:
             begin(row)
     assert rows.tolist() == [[1.0, 1.0]] * 3
+
+
+def _check_laid_end_to_end(ranks):
+    mine = torch.tensor([[1.0, float("nan"), 3.0], []][ranks.rank])
+    assert torch.equal(ranks.laid_end_to_end(mine).nan_to_num(-1.0), torch.tensor([1.0, -1.0, 3.0]))
+    mine = torch.tensor([[1.0], [2.0, 3.0]][ranks.rank])
+    assert ranks.laid_end_to_end(mine).tolist() == [1.0, 2.0, 3.0]
+    assert Ranks().laid_end_to_end(mine) is mine
 
 
 def _check_broadcast(ranks):
