@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format wheel-check clean
+.PHONY: help install demo test test-fast test-thorough lint format wheel-check clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: install ## the whole test suite
 
 test-fast: install ## the tests without training, whole commands and several processes: under two minutes
 	$(TEST) -m "not slow"
+
+test-thorough: install ## the small variant of every paper's sweep, of which the test suite runs one a paper: half an hour
+	$(TEST) -m thorough
 
 lint: install ## ruff's checks and formatting
 	$(RUN) -m ruff check
