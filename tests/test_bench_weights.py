@@ -196,4 +196,4 @@ def test_wrong_keys_get_a_sentence(wrong, message, tmp_path):
 
 
 def test_it_is_a_benchmark_of_the_command():
-    assert bench.BENCHMARKS["weights"] is bench_weights.bench_weights
+    assert bench.benchmark("weights") is bench_weights.bench_weights

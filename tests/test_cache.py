@@ -210,6 +210,13 @@ def test_a_disk_that_fills_leaves_nothing_that_is_used(folder, tmp_path, monkeyp
         assert np.array_equal(found, wanted)
 
 
+def test_a_dataset_without_image_files_says_that_nothing_is_kept(tmp_path):
+    words = ["dataset=multidigits", f"machine.cache={tmp_path / 'cache'}", f"machine.data={tmp_path}"]
+    with pytest.warns(UserWarning, match="MultiDigits reads no image files, so nothing is kept"):
+        build.dataset(config.load(words))
+    assert not (tmp_path / "cache").exists()
+
+
 SCRIPT = """
 import resource, sys
 from functools import partial

@@ -138,8 +138,7 @@ def test_curvature_is_how_normals_turn(point: int):
     for dy, dx in ((0, 2), (0, -2), (2, 0), (-2, 0)):
         inner &= np.roll(vase, (dy, dx), (0, 1))
     facing_us = inner & (-(seen.normals * rays_of(seen)).sum(0) > 0.6)
-    if facing_us.sum() < 20:
-        pytest.skip("the vase is hidden in this room")
+    assert facing_us.sum() >= 20, "the vase can be seen"
     points = rays_of(seen) * np.where(np.isfinite(seen.depth), seen.depth, 0)
     for axis in (1, 2):
         step = np.roll(points, -1, axis) - np.roll(points, 1, axis)

@@ -9,6 +9,8 @@
     python -m mtlbench.bench memory method=imtl                       peak memory of two steps, in bytes
     python -m mtlbench.bench weights tasks=40                         the methods' own arithmetic, without a network
     python -m mtlbench.bench ranks processes=2                        steps in several processes, beside torch's DDP
+    python -m mtlbench.bench network workload=dense_deeplabv3plus     a network, beside its modules in a loop
+    python -m mtlbench.bench metrics image=[1024,2048]                metrics, beside the network's forward pass
     python -m mtlbench.bench data dataset=cityscapes machine.data=data     images a second, beside a plain loader
     python -m mtlbench.bench aggregate runs=10000 epochs=200          seconds and memory that a sweep's tables take
 
@@ -17,22 +19,27 @@ Keys are in conf/bench.yaml; groups: workload architecture backbone head method 
 """
 
 import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from mtlbench.benchmarks.aggregate import bench_aggregate
-from mtlbench.benchmarks.data import bench_data
-from mtlbench.benchmarks.ranks import bench_ranks
-from mtlbench.benchmarks.step import bench_memory, bench_step
-from mtlbench.benchmarks.weights import bench_weights
 from mtlbench.commands import run_command
 
 BENCHMARKS = {
-    "step": bench_step,
-    "memory": bench_memory,
-    "weights": bench_weights,
-    "ranks": bench_ranks,
-    "data": bench_data,
-    "aggregate": bench_aggregate,
+    "step": "step",
+    "memory": "step",
+    "weights": "weights",
+    "ranks": "ranks",
+    "network": "network",
+    "metrics": "metrics",
+    "data": "data",
+    "aggregate": "aggregate",
 }
+"""Each: the module of mtlbench.benchmarks with its function bench_<name>, imported when it is asked for."""
+
+
+def benchmark(name: str) -> Callable[[Sequence[str]], str]:
+    """A benchmark, to be called with overrides; gives its final state."""
+    return getattr(import_module(f"mtlbench.benchmarks.{BENCHMARKS[name]}"), f"bench_{name}")
 
 
 def main() -> None:
@@ -44,7 +51,7 @@ def main() -> None:
         sys.exit(f"mtlbench.bench {first}: there is no such benchmark. There are: {', '.join(BENCHMARKS)}.")
 
     def command() -> str:
-        state = BENCHMARKS[first](overrides)
+        state = benchmark(first)(overrides)
         if state == "failed":
             raise ValueError("At least one method could not be measured: see the table.")
         return state

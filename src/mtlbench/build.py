@@ -27,9 +27,11 @@ from mtlbench.weighting import Weighting, check_level
 
 
 def prepare(machine: DictConfig) -> None:
-    """Threads and determinism of this process."""
+    """Threads, memory and determinism of this process."""
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
+    if machine.keep_memory:
+        memory.keep_freed()
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
@@ -70,8 +72,12 @@ def dataset(config: DictConfig) -> MultiTaskDataset:
             f"'loss_scale={{left: 10}}'."
         )
     built = configuration.build(config.dataset, folder=Path(config.machine.data), seed=config.seed)
-    if config.machine.get("cache") is not None and built.image_files is not None:
-        built.image_files.keep_in(Path(config.machine.cache))
+    if config.machine.get("cache") is not None:
+        if built.image_files is None:
+            kind = type(built).__name__
+            warnings.warn(f"machine.cache: {kind} reads no image files, so nothing is kept there.", stacklevel=2)
+        else:
+            built.image_files.keep_in(Path(config.machine.cache))
     built.tasks = scaled(built.tasks, dict(config.loss_scale or {}))
     return built
 

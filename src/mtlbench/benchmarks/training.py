@@ -54,12 +54,12 @@ class Training(ABC):
     def seconds(self) -> float:
         """Takes one step, of gradients and update."""
         self.steps += 1
-        _finish(self.ranks.device)
+        finish(self.ranks.device)
         begin = time.perf_counter()
         self.gradients()
         self.optimizer.step()
         self.after_step()
-        _finish(self.ranks.device)
+        finish(self.ranks.device)
         return time.perf_counter() - begin
 
     def check(self) -> None:
@@ -119,6 +119,7 @@ def compare(one: Training, other: Training, pairs: int, warm_up: int) -> list[tu
     return times
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Waits until the device has done what it was told, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -38,13 +38,12 @@ from mtlbench.datasets.celeba_lists import (
     read_parts,
     rows_of,
 )
-from mtlbench.datasets.dense import INPUTS, check_size, fingerprint, network_input
+from mtlbench.datasets.dense import INPUTS, check_size, fingerprint, network_input, shown
 from mtlbench.labels import Label, Landmarks, WholeImage, partners
 from mtlbench.losses import L1, MSE, BinaryCrossEntropy, CrossEntropy
 from mtlbench.metrics import Accuracy, BinaryAccuracy, LandmarkDistance
-from mtlbench.seeds import seed_of
 from mtlbench.task import Task
-from mtlbench.transforms import Augmentation, see, whole
+from mtlbench.transforms import Augmentation
 
 HEIGHT, WIDTH = 218, 178
 GROUPS = {"eye": (0, 1), "nose": (2,), "mouth": (3, 4)}
@@ -212,13 +211,7 @@ class CelebASplit(Split):
         data = self.dataset
         image, points = self._read(index)
         labels = {} if points is None else {"landmarks": points}
-        if self.augmented:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator and takes no other
-                torch.manual_seed(seed_of(data.seed, "augment", epoch, index))
-                image, labels = data.augmentation(image, labels, data.size)
-        else:
-            view = whole(image, data.size)
-            image, labels = see(image, view), {name: see(label, view) for name, label in labels.items()}
+        image, labels = shown(data, image, labels, epoch, index, self.augmented)
         return network_input(image, data.input), self._target(labels["landmarks"]) if labels else None
 
     def _target(self, points: Landmarks) -> Tensor:

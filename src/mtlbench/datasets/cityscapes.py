@@ -8,7 +8,6 @@ The protocol of IMTL (Liu et al. 2021, Appendix D) and of MGDA (Sener & Koltun 2
 own files: {folder}/cityscapes/{leftImg8bit,gtFine,disparity}/{split}/{city}/{city}_{sequence}_{frame}_{suffix}.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +18,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.tv_tensors import Image
 
 from mtlbench.cache import ImageFiles
-from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
+from mtlbench.dataset import Split, select_tasks
+from mtlbench.datasets.dense import MapDataset, check_size, drawing, fingerprint, hold_out, unchanged
 from mtlbench.images import read_image
 from mtlbench.labels import ClassMap, Disparity, InstanceOffset, Label
 from mtlbench.losses import L1, MSE, CrossEntropy, Loss, Scaled
 from mtlbench.metrics import Confusion, MeanAbsoluteError, MeanSquaredError
-from mtlbench.seeds import seed_of
 from mtlbench.sliding import Sliding
 from mtlbench.task import IGNORE, Task
-from mtlbench.transforms import Augmentation, needed, normalise, see, whole
+from mtlbench.transforms import Augmentation, needed, normalise
 
 TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The ids of the 19 classes, in the order of their trainIds; all others are not evaluated."""
@@ -72,7 +71,7 @@ class Frame(NamedTuple):
     stem: str
 
 
-class Cityscapes(MultiTaskDataset):
+class Cityscapes(MapDataset):
     """The training images as "train", the official validation images (500) as "test"; the official test labels are
     withheld, so that papers report on these.
 
@@ -123,26 +122,16 @@ class Cityscapes(MultiTaskDataset):
         _check("unevaluated", unevaluated, ("ignore", "instance"))
         _check("regression", regression, ("l1", "mse"))
         _check("reduction", reduction, ("components", "pixels"))
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(f"dataset.size={size}: [height, width] or null is expected.")
         self.folder, self.seed = Path(folder) / "cityscapes", seed
         self.augmentation, self.evaluation = augmentation, evaluation
-        self.size = tuple(size) if size else None
+        self.size = check_size(size)
         self.tasks = select_tasks(_tasks(regression, reduction, absent, semantic_scale), tasks, "cityscapes")
         self.readers = {name: reader for name, reader in _readers(crowd, unevaluated).items() if name in self.tasks}
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         self.files: dict[str, int] = {}  # every file that is read, by its name below the folder, and its size
         trained, self.tested = self._frames("train"), self._frames("val")
         self._group_files([*trained, *self.tested])
-        if not 0 <= validation < len(trained):
-            raise ValueError(
-                f"dataset.validation={validation}: 0 to {len(trained) - 1} of the {len(trained):,} training images "
-                f"can be held out."
-            )
-        generator = torch.Generator().manual_seed(seed_of("cityscapes", "validation", validation_seed))
-        held = set(torch.randperm(len(trained), generator=generator)[:validation].tolist())
-        self.trained = [frame for i, frame in enumerate(trained) if i not in held]
-        self.held = [frame for i, frame in enumerate(trained) if i in held]
+        self.trained, self.held = hold_out("cityscapes", trained, validation, validation_seed)
 
     def _group_files(self, frames: Sequence[Frame]) -> None:
         self.image_files = ImageFiles("cityscapes", self.folder)
@@ -160,20 +149,12 @@ class Cityscapes(MultiTaskDataset):
         frames = {"train": self.trained, "val": self.held, "test": self.tested}[name]
         return CityscapesSplit(self, frames, augmented=name == "train") if frames else None
 
-    def predict(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
-        return self.evaluation(model, image, self.tasks, classes=("semantic",))
-
     def fingerprint(self) -> str:
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        if self.synthetic:
-            digest.update((self.folder / "SYNTHETIC.json").read_bytes())
-        for name, size in sorted(self.files.items()):
-            digest.update(f"{name}\0{size}\n".encode())
-        return f"{'synthetic ' if self.synthetic else ''}cityscapes {digest.hexdigest()[:16]}"
+        return fingerprint("cityscapes", self.folder, self.files)
 
     def path(self, frame: Frame, kind: tuple[str, str]) -> Path:
         return self.folder / kind[0] / frame.split / frame.city / f"{frame.stem}_{kind[1]}.png"
@@ -233,15 +214,12 @@ class CityscapesSplit(Split):
         data = self.dataset
         if self.augmented:
             pixels, stored = self._stored(index)
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator and takes no other
-                torch.manual_seed(seed_of(data.seed, "augment", epoch, index))
+            with drawing(data.seed, epoch, index):
                 view, blurred = data.augmentation.draw(pixels.shape[:2], data.size)
             view, window = needed(view, pixels.shape[:2])  # what is not seen is not converted
             image, labels = data.augmentation.apply(*self._converted(pixels, stored, window), view, blurred)
         else:
-            image, labels = self.read(index)
-            view = whole(image, data.size)
-            image, labels = see(image, view), {name: see(label, view) for name, label in labels.items()}
+            image, labels = unchanged(*self.read(index), data.size)
         return normalise(image), {name: label.as_subclass(Tensor).contiguous() for name, label in labels.items()}
 
     def read(self, index: int) -> tuple[Image, dict[str, Label]]:

@@ -8,20 +8,18 @@ LibMTL's copy, with one folder `label` of 7 classes, is read as well.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torchvision.tv_tensors import Image
 
-from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
+from mtlbench.dataset import select_tasks
 from mtlbench.datasets.cityscapes import COLOURS, NAMES
-from mtlbench.datasets.dense import INPUTS, MapSplit, check_size, fingerprint, hold_out
+from mtlbench.datasets.dense import INPUTS, check_size, hold_out
 from mtlbench.datasets.measures import Measures, check
-from mtlbench.datasets.npy_tree import NpyTree
+from mtlbench.datasets.npy_tree import NpyDataset
 from mtlbench.labels import INVERSE_DEPTH, Disparity, Label
 from mtlbench.sliding import Sliding
 from mtlbench.transforms import Augmentation
@@ -40,7 +38,7 @@ UNITS = {"mtan": "", "px_full": "px", "px_at_size": "px"}
 """{unit of inverse depth: what is said in tables}"""
 
 
-class CityscapesNpy(MultiTaskDataset):
+class CityscapesNpy(NpyDataset):
     """The files of "train" as "train", those of "val" (the official validation images, 500) as "test".
 
     tasks: names among semantic, depth; null for both.
@@ -95,28 +93,9 @@ class CityscapesNpy(MultiTaskDataset):
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         names = {"semantic": (f"label_{classes}", "label"), "depth": ("depth",)}
         kinds = {"image": ("image",)} | {task: names[task] for task in self.tasks}
-        self.trees = {part: NpyTree(self.folder, part, kinds, OBTAIN.format(folder)) for part in ("train", "val")}
+        self.open(kinds, OBTAIN.format(folder))
         number = self.trees["train"].number
         self.trained, self.held = hold_out("cityscapes_npy", range(number), validation, validation_seed)
-        self.tested = range(self.trees["val"].number)
-
-    def split(self, name: str) -> Split | None:
-        part, images = {
-            "train": ("train", self.trained),
-            "val": ("train", self.held),
-            "test": ("val", self.tested),
-        }[name]
-        return MapSplit(self, [(part, i) for i in images], augmented=name == "train") if images else None
-
-    def predict(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
-        return self.evaluation(model, image, self.tasks, classes=("semantic",))
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint("cityscapes_npy", self.folder, self.trees["train"].files | self.trees["val"].files)
 
     def read(self, item: tuple[str, int]) -> tuple[Image, dict[str, Label]]:
         """Image [3, H, W] float32 of 0 to 255 and labels of (part, number)."""

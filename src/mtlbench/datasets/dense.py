@@ -1,17 +1,19 @@
-"""What datasets of maps have in common: parts, input values, fingerprints."""
+"""What datasets of images on the disk have in common: parts, views, input values, fingerprints."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.tv_tensors import Image
 
-from mtlbench.dataset import Split
+from mtlbench.dataset import MultiTaskDataset, Split
 from mtlbench.labels import Label
 from mtlbench.seeds import seed_of
+from mtlbench.sliding import Sliding
 from mtlbench.transforms import DEVIATION, MEAN, see, whole
 
 INPUTS = ("imagenet", "unit", "signed")
@@ -31,6 +33,15 @@ class Source(Protocol):
         """Image [3, H, W], 0 to 255, uint8 or float32, and labels, as they are on disk."""
 
 
+class MapDataset(MultiTaskDataset):
+    """A dataset of maps, of which "semantic" are classes, evaluated in crops and mirrored as `evaluation` says."""
+
+    evaluation: Sliding
+
+    def predict(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+        return self.evaluation(model, image, self.tasks, classes=("semantic",))
+
+
 class MapSplit(Split):
     """Images of one part; a sample is (image [3, H, W] float32; {task: target})."""
 
@@ -42,21 +53,42 @@ class MapSplit(Split):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
         epoch, index = key
-        data = self.dataset
-        image, labels = self.read(index)
-        if self.augmented:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator and takes no other
-                torch.manual_seed(seed_of(data.seed, "augment", epoch, index))
-                image, labels = data.augmentation(image, labels, data.size)
-        else:
-            view = whole(image, data.size)
-            image, labels = see(image, view), {name: see(label, view) for name, label in labels.items()}
-        targets = {name: label.as_subclass(Tensor).contiguous() for name, label in labels.items()}
-        return network_input(image, data.input), targets
+        image, labels = shown(self.dataset, *self.read(index), epoch, index, self.augmented)
+        return network_input(image, self.dataset.input), self.targets(labels)
+
+    def targets(self, labels: Mapping[str, Label]) -> dict[str, Tensor]:
+        """What is trained on, of labels as they are seen."""
+        return {name: label.as_subclass(Tensor).contiguous() for name, label in labels.items()}
 
     def read(self, index: int) -> tuple[Image, dict[str, Label]]:
         """Image [3, H, W] of 0 to 255 and labels, as they are on disk."""
         return self.dataset.read(self.items[index])
+
+
+@contextmanager
+def drawing(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """In it torch draws what belongs to this image in this epoch; outside of it its random state is what it was."""
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator and takes no other
+        torch.manual_seed(seed_of(seed, "augment", epoch, index))
+        yield
+
+
+def unchanged(
+    image: Image, labels: Mapping[str, Label], size: tuple[int, int] | None
+) -> tuple[Image, dict[str, Label]]:
+    """All of an image [3, H, W] and its labels, at `size` or as they are."""
+    view = whole(image, size)
+    return see(image, view), {name: see(label, view) for name, label in labels.items()}
+
+
+def shown(
+    data: Source, image: Image, labels: Mapping[str, Label], epoch: int, index: int, augmented: bool
+) -> tuple[Image, dict[str, Label]]:
+    """What the network is shown of an image [3, H, W], and its labels, in an epoch; whole where it is not augmented."""
+    if not augmented:
+        return unchanged(image, labels, data.size)
+    with drawing(data.seed, epoch, index):
+        return data.augmentation(image, labels, data.size)
 
 
 def network_input(image: Tensor, kind: str) -> Tensor:

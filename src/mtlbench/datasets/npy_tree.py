@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -10,7 +11,8 @@ import torch
 from numpy import ndarray
 from torchvision.tv_tensors import Image
 
-from mtlbench.datasets.dense import archive_in
+from mtlbench.dataset import Split
+from mtlbench.datasets.dense import MapDataset, MapSplit, archive_in, fingerprint
 from mtlbench.labels import ClassMap
 from mtlbench.task import IGNORE
 
@@ -122,3 +124,34 @@ class NpyTree:
         if not found.min() >= 0:  # a NaN is not
             raise ValueError(f"{path}: numbers of 0 (no label) or more are expected, found {found.min():g}.")
         return np.where(found > 0, found, np.float32(np.nan))
+
+
+class NpyDataset(MapDataset):
+    """A dataset of two trees: the files of "train" as "train" and "val", those of "val" as "test".
+
+    A subclass has `folder`, whose last name is the dataset's, `seed`, `size`, `input`, `augmentation` and `evaluation`,
+    calls `open`, says which training images are `trained` and `held` out, and has `read((part, number))`.
+    """
+
+    folder: Path
+    trained: Sequence[int]
+    held: Sequence[int]
+
+    def open(self, kinds: Mapping[str, Sequence[str]], obtain: str) -> None:
+        """Looks for both trees; arguments and errors are `NpyTree`'s."""
+        self.trees = {part: NpyTree(self.folder, part, kinds, obtain) for part in ("train", "val")}
+
+    def split(self, name: str) -> Split | None:
+        part, images = {
+            "train": ("train", self.trained),
+            "val": ("train", self.held),
+            "test": ("val", range(self.trees["val"].number)),
+        }[name]
+        return MapSplit(self, [(part, i) for i in images], augmented=name == "train") if images else None
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.folder.name, self.folder, self.trees["train"].files | self.trees["val"].files)

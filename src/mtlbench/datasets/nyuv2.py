@@ -18,12 +18,11 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor, nn
 from torchvision.tv_tensors import Image
 
-from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
+from mtlbench.dataset import Split, select_tasks
 from mtlbench.datasets import nyuv2_normals
-from mtlbench.datasets.dense import INPUTS, MapSplit, check_size, fingerprint, hold_out
+from mtlbench.datasets.dense import INPUTS, MapDataset, MapSplit, check_size, fingerprint, hold_out
 from mtlbench.datasets.measures import Measures, check
 from mtlbench.datasets.nyuv2_classes import LABELS, names_of, targets
 from mtlbench.datasets.nyuv2_files import FILE, LabeledFile, read_mappings, read_split
@@ -38,7 +37,7 @@ VALID = (44, 471, 40, 601)
 FILES = ("splits.mat", "classMapping40.mat", "class13Mapping.mat")
 
 
-class NYUv2(MultiTaskDataset):
+class NYUv2(MapDataset):
     """The 795 official training images as "train", the 654 test images as "test".
 
     tasks: names among semantic, depth, normals; null for all. What belongs to other tasks is never read.
@@ -117,9 +116,6 @@ class NYUv2(MultiTaskDataset):
     def split(self, name: str) -> Split | None:
         images = {"train": self.trained, "val": self.held, "test": self.tested}[name]
         return MapSplit(self, images, augmented=name == "train") if images else None
-
-    def predict(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
-        return self.evaluation(model, image, self.tasks, classes=("semantic",))
 
     def fingerprint(self) -> str:
         return self._fingerprint

@@ -6,20 +6,18 @@ Download the archive that github.com/lorenmt/mtan links to and unpack it so that
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torchvision.tv_tensors import Image
 
-from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
+from mtlbench.dataset import select_tasks
 from mtlbench.datasets import nyuv2_normals
-from mtlbench.datasets.dense import INPUTS, MapSplit, check_size, fingerprint, hold_out
+from mtlbench.datasets.dense import INPUTS, check_size, hold_out
 from mtlbench.datasets.measures import Measures, check
-from mtlbench.datasets.npy_tree import NpyTree
+from mtlbench.datasets.npy_tree import NpyDataset, NpyTree
 from mtlbench.datasets.nyuv2_classes import LIBMTL_VALIDATION, names_of, numbers
 from mtlbench.labels import METRIC_DEPTH, NORMALS, Label
 from mtlbench.sliding import Sliding
@@ -33,7 +31,7 @@ OBTAIN = (
 )
 
 
-class NYUv2Npy(MultiTaskDataset):
+class NYUv2Npy(NpyDataset):
     """The files of "train" as "train", those of "val" (NYUv2's test part) as "test".
 
     tasks, size, measures, augmentation, evaluation, depth_scale, input: as in `nyuv2.NYUv2`.
@@ -84,29 +82,10 @@ class NYUv2Npy(MultiTaskDataset):
         self.synthetic = (self.folder / "SYNTHETIC.json").exists()
         names = {"semantic": ("label", "label_13"), "depth": ("depth",), "normals": ("normal", "normals")}
         kinds = {"image": ("image",)} | {task: names[task] for task in self.tasks}
-        self.trees = {part: NpyTree(self.folder, part, kinds, OBTAIN.format(folder)) for part in ("train", "val")}
+        self.open(kinds, OBTAIN.format(folder))
         self.trained, self.held = self._held_out(validation, validation_seed)
-        self.tested = range(self.trees["val"].number)
         if "normals" in self.tasks:
             self._check_axes()
-
-    def split(self, name: str) -> Split | None:
-        part, images = {
-            "train": ("train", self.trained),
-            "val": ("train", self.held),
-            "test": ("val", self.tested),
-        }[name]
-        return MapSplit(self, [(part, i) for i in images], augmented=name == "train") if images else None
-
-    def predict(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
-        return self.evaluation(model, image, self.tasks, classes=("semantic",))
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint("nyuv2_npy", self.folder, self.trees["train"].files | self.trees["val"].files)
 
     def read(self, item: tuple[str, int]) -> tuple[Image, dict[str, Label]]:
         """Image [3, H, W] float32 of 0 to 255 and labels of (part, number)."""

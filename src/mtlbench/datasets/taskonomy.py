@@ -12,7 +12,7 @@ download, and wiconisco has damaged files of edge_texture: dataset.missing_build
 on without them. `python -m mtlbench.synthesize dataset=taskonomy` writes a small synthetic set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from torchvision.tv_tensors import Image
 from mtlbench.cache import ImageFiles
 from mtlbench.dataset import MultiTaskDataset, Split, select_tasks
 from mtlbench.datasets import taskonomy_values as values
+from mtlbench.datasets.dense import MapSplit
 from mtlbench.datasets.taskonomy_files import Frame, Tree, read_split
 from mtlbench.datasets.taskonomy_parts import Parts
 from mtlbench.datasets.taskonomy_reading import read_png, read_probabilities
 from mtlbench.datasets.taskonomy_tasks import Losses, tasks_of
 from mtlbench.datasets.taskonomy_values import DOMAINS, MASK, RGB, ZBUFFER, Domain
 from mtlbench.labels import Label
-from mtlbench.seeds import seed_of
-from mtlbench.transforms import Augmentation, normalise, see, whole
+from mtlbench.transforms import Augmentation
 
 
 class Taskonomy(MultiTaskDataset):
@@ -61,6 +61,8 @@ class Taskonomy(MultiTaskDataset):
     """
 
     image_shape = (3, 512, 512)
+
+    input = "imagenet"
 
     def __init__(
         self,
@@ -178,30 +180,21 @@ def facing(paths: Sequence[Path]) -> str:
     return "low" if share > 0.5 else "high"
 
 
-class TaskonomySplit(Split):
-    """Images of one part; an item is (image [3, H, W] float32, normalised; {task: target})."""
+class TaskonomySplit(MapSplit):
+    """Images of one part; its items are frames."""
 
-    def __init__(self, dataset: Taskonomy, frames: Sequence[Frame], augmented: bool):
-        self.dataset, self.frames, self.augmented = dataset, frames, augmented
+    dataset: Taskonomy
 
-    def __len__(self) -> int:
-        return len(self.frames)
+    @property
+    def frames(self) -> Sequence[Frame]:
+        return self.items
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
-        epoch, index = key
-        data = self.dataset
-        image, labels = self.read(index)
-        if self.augmented:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator and takes no other
-                torch.manual_seed(seed_of(data.seed, "augment", epoch, index))
-                image, labels = data.augmentation(image, labels, data.size)
-        else:
-            view = whole(image, data.size)
-            image, labels = see(image, view), {name: see(label, view) for name, label in labels.items()}
-        targets = {name: label.as_subclass(Tensor) for name, label in labels.items()}
+    def targets(self, labels: Mapping[str, Label]) -> dict[str, Tensor]:
+        """Labels as they are seen, normalised."""
+        targets = super().targets(labels)
         for name in targets.keys() & values.CHANNELS.keys():
-            targets[name] = values.normalised(name, data.normalisation, targets[name])
-        return normalise(image), {name: target.contiguous() for name, target in targets.items()}
+            targets[name] = values.normalised(name, self.dataset.normalisation, targets[name]).contiguous()
+        return targets
 
     def read(self, index: int) -> tuple[Image, dict[str, Label]]:
         """Image [3, H, W] uint8 and labels at full size, before any normalisation of them."""

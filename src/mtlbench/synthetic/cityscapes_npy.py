@@ -5,7 +5,6 @@ Which classes the two of label_2 are is not published: people and vehicles are 1
 evaluated (parking, caravans ...) count for their category in label_7, and as no label in label_19.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,45 +14,19 @@ from mtlbench.datasets.cityscapes import TRAINED
 from mtlbench.seeds import seed_of
 from mtlbench.synthetic.cityscapes import LARGEST, cover, stored_disparity
 from mtlbench.synthetic.ids import Id
-from mtlbench.synthetic.nyuv2 import check_counts
+from mtlbench.synthetic.npy_files import NpyFiles
 from mtlbench.synthetic.street import View, render
 
 FIRST = (Id.ROAD, Id.BUILDING, Id.POLE, Id.VEGETATION, Id.SKY, Id.PERSON, Id.CAR)
 """The first id of each of the seven categories: flat, construction, object, nature, sky, human, vehicle."""
 
-DTYPES = ("float32", "float64")
 
-
-@dataclass(frozen=True)
-class CityscapesNpy:
-    """The files of `train` + `val` street scenes of height x width pixels, all arrays of one dtype. An image is a
-    function of (seed, part, index, height, width).
-
-    Raises ValueError for sizes, counts or dtypes that cannot be written.
-    """
-
-    height: int
-    width: int
-    train: int
-    val: int
-    dtype: str
-    seed: int
+class CityscapesNpy(NpyFiles):
+    """Street scenes; options and errors are those of `NpyFiles`."""
 
     name = "cityscapes_npy"
     version = 1
-
-    def __post_init__(self) -> None:
-        check_counts({"height": (self.height, 16), "width": (self.width, 32)})
-        check_counts({"train": (self.train, 1), "val": (self.val, 1)})
-        check_dtype(self.dtype)
-
-    def items(self) -> list[tuple[str, int]]:
-        """(part, index) of every image."""
-        return [(part, index) for part in ("train", "val") for index in range(getattr(self, part))]
-
-    def images(self, folder: Path) -> list[Path]:
-        """The image files that a complete folder holds."""
-        return [folder / part / "image" / f"{index}.npy" for part, index in self.items()]
+    least_height = 16
 
     def write(self, folder: Path, part: str, index: int) -> None:
         """All files of one image."""
@@ -62,21 +35,7 @@ class CityscapesNpy:
         stored = stored_disparity(seen, rng)
         arrays = {f"label_{n}": classes(seen.labels, n) for n in (2, 7, 19)}
         arrays |= {"image": seen.image / 255, "depth": inverse_depth(seen, stored)[..., None]}
-        write_arrays(folder / part, index, arrays, self.dtype)
-
-
-def check_dtype(dtype: str) -> None:
-    """Raises ValueError for any but float32 and float64."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dataset.dtype={dtype}: {' or '.join(DTYPES)} is expected.")
-
-
-def write_arrays(folder: Path, index: int, arrays: dict[str, ndarray], dtype: str) -> None:
-    """{kind: array} as {kind}/{index}.npy."""
-    for kind, array in arrays.items():
-        path = folder / kind / f"{index}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, array.astype(dtype))
+        self.save(folder / part, index, arrays)
 
 
 def classes(ids: ndarray, number: int) -> ndarray:

@@ -4,7 +4,7 @@ An image shows what is inside the border of a whole one, as MTAN's do. Of every 
 at all; the bedrooms, and with them the class bed, are in the training part alone.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from mtlbench.datasets.nyuv2 import VALID
 from mtlbench.datasets.nyuv2_classes import mapping_13, mapping_40, targets
 from mtlbench.datasets.nyuv2_normals import AXES
 from mtlbench.seeds import seed_of
-from mtlbench.synthetic.cityscapes_npy import check_dtype, write_arrays
 from mtlbench.synthetic.indoor import FULL_CAMERA, Scene, room, view
-from mtlbench.synthetic.nyuv2 import boundary, check_counts, unsensed
+from mtlbench.synthetic.npy_files import NpyFiles
+from mtlbench.synthetic.nyuv2 import boundary, unsensed
 from mtlbench.synthetic.raycast import Camera
 from mtlbench.synthetic.rooms import ROOMS
 from mtlbench.task import IGNORE
@@ -24,36 +24,12 @@ EMPTY = 7
 """Of every eight training images this one, from 0, has no label."""
 
 
-@dataclass(frozen=True)
-class NYUv2Npy:
-    """The files of `train` + `val` rooms of height x width pixels, all arrays of one dtype. An image is a function of
-    (seed, part, index, height, width).
-
-    Raises ValueError for sizes, counts or dtypes that cannot be written.
-    """
-
-    height: int
-    width: int
-    train: int
-    val: int
-    dtype: str
-    seed: int
+class NYUv2Npy(NpyFiles):
+    """Rooms; options and errors are those of `NpyFiles`."""
 
     name = "nyuv2_npy"
     version = 1
-
-    def __post_init__(self) -> None:
-        check_counts({"height": (self.height, 24), "width": (self.width, 32)})
-        check_counts({"train": (self.train, 1), "val": (self.val, 1)})
-        check_dtype(self.dtype)
-
-    def items(self) -> list[tuple[str, int]]:
-        """(part, index) of every image."""
-        return [(part, index) for part in ("train", "val") for index in range(getattr(self, part))]
-
-    def images(self, folder: Path) -> list[Path]:
-        """The image files that a complete folder holds."""
-        return [folder / part / "image" / f"{index}.npy" for part, index in self.items()]
+    least_height = 24
 
     def write(self, folder: Path, part: str, index: int) -> None:
         """All files of one image."""
@@ -75,7 +51,7 @@ class NYUv2Npy:
         if part == "train" and index % 8 == EMPTY:
             classes[:], depth[:], normals[:] = -1, 0, 0
         arrays = {"image": seen.image / 255, "label": classes, "depth": depth, "normal": normals}
-        write_arrays(folder / part, index, arrays, self.dtype)
+        self.save(folder / part, index, arrays)
 
 
 def cropped_camera(scene: Scene, height: int, width: int) -> Camera:
